@@ -31,7 +31,12 @@ def philox(counter: np.ndarray[Any, Any], key: tuple[int, int]) -> Words:
     k0, k1 = key
     for _ in range(10):
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = (p1 >> _HALF) ^ c1 ^ np.uint64(k0), p1 & _LOW, (p0 >> _HALF) ^ c3 ^ np.uint64(k1), p0 & _LOW
+        c0, c1, c2, c3 = (
+            (p1 >> _HALF) ^ c1 ^ np.uint64(k0),
+            p1 & _LOW,
+            (p0 >> _HALF) ^ c3 ^ np.uint64(k1),
+            p0 & _LOW,
+        )
         k0, k1 = (k0 + _WEYL[0]) & 0xFFFFFFFF, (k1 + _WEYL[1]) & 0xFFFFFFFF
     return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
 
@@ -62,7 +67,8 @@ class Stream:
         """float32, an odd multiple of 2**-23 in (-1, 1): symmetric, never 0."""
         words = self.words(math.prod(shape), start)
         odd = 2 * (words >> np.uint32(9)).astype(np.int64) + 1 - 2**23
-        return (odd.astype(np.float32) * np.float32(2.0**-23)).reshape(shape)
+        floats: Floats = odd.astype(np.float32) * np.float32(2.0**-23)
+        return floats.reshape(shape)
 
     def bell(self, shape: tuple[int, ...], start: int = 0) -> Floats:
         """float32 with mean 0 and variance 1, nearly normal: a sum of eight 16-bit integers (|x| < 4.9)."""
@@ -70,4 +76,5 @@ class Stream:
         halves = self.words(4 * n, 4 * start).view(np.uint16).reshape(n, 8)
         total = 2 * halves.sum(axis=1, dtype=np.int64) - 8 * (2**16 - 1)
         spread = math.sqrt(8 * (2.0**32 - 1) / 3)  # of 2x - (2**16 - 1) for x uniform on 16 bits
-        return (total.astype(np.float32) * np.float32(1.0 / spread)).reshape(shape)
+        floats: Floats = total.astype(np.float32) * np.float32(1.0 / spread)
+        return floats.reshape(shape)

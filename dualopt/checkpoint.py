@@ -1,0 +1,149 @@
+"""One checkpoint layout for every backend: a safetensors file.
+
+    parameter/NAME      a parameter, float32, or BF16/F16 where the snapshot says so
+    state/NAME/KEY      an array of its optimizer state
+    metadata            dualopt.format, dualopt.counts (JSON: name -> integer), and the caller's own keys
+
+A state saved by one framework is loaded by another: nothing in the file names either.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dualopt import tensors
+from dualopt.errors import CheckpointError
+
+Array = np.ndarray[Any, Any]
+
+FORMAT = "1"
+_RESERVED = "dualopt."
+_FORMAT_KEY = _RESERVED + "format"
+_COUNTS_KEY = _RESERVED + "counts"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that a training continues from.
+
+    ``parameters``: name -> array. ``state``: parameter name -> {key: array}. ``counts``: name ->
+    training count (non-negative). ``dtypes``: parameter name -> "BF16" or "F16" for the parameters of
+    half precision, which are float32 arrays here with values that the narrow type represents.
+    """
+
+    parameters: dict[str, Array]
+    state: dict[str, dict[str, Array]]
+    counts: dict[str, int]
+    dtypes: dict[str, str]
+
+
+def save(path: str | Path, snapshot: Snapshot, *, metadata: Mapping[str, str]) -> None:
+    """Write a snapshot atomically. ``metadata`` keys must not begin with "dualopt.".
+
+    Raises: CheckpointError, with the previous file left as it was.
+    """
+    for key in metadata:
+        if key.startswith(_RESERVED):
+            raise CheckpointError(f"{path}: the metadata key {key!r} is reserved; do not begin it with {_RESERVED!r}")
+    names = set(snapshot.parameters)
+    _belong(path, "state", snapshot.state, names)
+    _belong(path, "dtypes", snapshot.dtypes, names)
+    _counts(path, snapshot.counts)
+    arrays: dict[str, Array] = {}
+    for name, array in snapshot.parameters.items():
+        arrays[f"parameter/{_word(path, name)}"] = array
+    for name, state in snapshot.state.items():
+        for key, array in state.items():
+            arrays[f"state/{name}/{_word(path, key)}"] = array
+    reserved = {_FORMAT_KEY: FORMAT, _COUNTS_KEY: json.dumps(snapshot.counts, sort_keys=True)}
+    dtypes = {f"parameter/{name}": dtype for name, dtype in snapshot.dtypes.items()}
+    tensors.write(path, arrays, {**metadata, **reserved}, dtypes)
+
+
+def load(path: str | Path) -> tuple[Snapshot, dict[str, str]]:
+    """The snapshot, with an entry of ``state`` for every parameter, and the caller's metadata.
+
+    Raises: CheckpointError for a damaged file, another format, or state without its parameter.
+    """
+    file = tensors.read(path)
+    version = file.metadata.get(_FORMAT_KEY)
+    if version is None:
+        raise CheckpointError(f"{path}: not a dualopt checkpoint (its metadata has no {_FORMAT_KEY!r})")
+    if version != FORMAT:
+        raise CheckpointError(f"{path}: checkpoint format {version!r}; this version of dualopt reads {FORMAT!r}")
+    try:
+        counts = json.loads(file.metadata.get(_COUNTS_KEY, ""))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: the counts in its metadata are no valid JSON ({error})") from error
+    _counts(path, counts)
+    parameters: dict[str, Array] = {}
+    states: dict[tuple[str, str], Array] = {}
+    dtypes: dict[str, str] = {}
+    for full, array in file.tensors.items():
+        match full.split("/"):
+            case ["parameter", name] if name:
+                half = file.dtypes[full] in ("BF16", "F16")
+                parameters[name] = array.astype(np.float32) if half else array
+                if half:
+                    dtypes[name] = file.dtypes[full]
+            case ["state", name, key] if name and key:
+                states[name, key] = array
+            case _:
+                raise CheckpointError(f"{path}: the tensor {full!r} is neither parameter/NAME nor state/NAME/KEY")
+    _belong(path, "state", [name for name, _ in states], set(parameters))
+    state: dict[str, dict[str, Array]] = {name: {} for name in parameters}
+    for (name, key), array in states.items():
+        state[name][key] = array
+    own = {key: value for key, value in file.metadata.items() if not key.startswith(_RESERVED)}
+    return Snapshot(parameters, state, counts, dtypes), own
+
+
+def require(snapshot: Snapshot, shapes: Mapping[str, tuple[int, ...]], *, where: str) -> None:
+    """Check that a snapshot has exactly these parameters with these shapes.
+
+    ``where`` begins the message: the file that the snapshot came from. Raises: CheckpointError.
+    """
+    missing = sorted(shapes.keys() - snapshot.parameters.keys())
+    extra = sorted(snapshot.parameters.keys() - shapes.keys())
+    if missing or extra:
+        raise CheckpointError(
+            f"{where}: saved from another model: "
+            f"it lacks {_some(missing)} and has {_some(extra)}, which the model does not have"
+        )
+    for name, shape in shapes.items():
+        saved = snapshot.parameters[name].shape
+        if saved != tuple(shape):
+            raise CheckpointError(
+                f"{where}: saved from another model: {name!r} has shape {saved}, in the model {tuple(shape)}"
+            )
+
+
+def _belong(path: str | Path, what: str, names: Iterable[str], parameters: set[str]) -> None:
+    for name in names:
+        if name not in parameters:
+            raise CheckpointError(f"{path}: {what} of {name!r}, which is not among its parameters")
+
+
+def _counts(path: str | Path, counts: object) -> None:
+    if not isinstance(counts, dict):
+        raise CheckpointError(f"{path}: counts must map names to integers")
+    for name, count in counts.items():
+        if not isinstance(name, str) or type(count) is not int or count < 0:
+            raise CheckpointError(f"{path}: the count of {name!r} must be a non-negative integer, not {count!r}")
+
+
+def _word(path: str | Path, word: str) -> str:
+    if not word or "/" in word:
+        raise CheckpointError(f"{path}: {word!r} cannot name a saved array: it must not be empty or contain '/'")
+    return word
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(map(repr, names[:3])) or "nothing"
+    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")

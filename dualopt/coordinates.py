@@ -1,0 +1,93 @@
+"""The coordinates of an action: what a recipe may state, with the same meaning in every row."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .directions.norm_balls import MUON_SCALES, NORMS
+from .directions.polar import EXACT, SETS
+from .errors import RecipeError, nearest
+from .shrink import KINDS
+
+Value = float | str | bool
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """One coordinate: a number in a range, a half-life in the recipe's unit, a choice, or a switch."""
+
+    name: str
+    kind: str  # "number" | "half-life" | "choice" | "switch"
+    meaning: str
+    low: float = 0.0
+    high: float = math.inf
+    open_low: bool = False
+    choices: tuple[str, ...] = ()
+
+    def check(self, value: object, where: str) -> Value:
+        """`value` as a float, str or bool.
+
+        Raises:
+            RecipeError: names `where`, the value, and what would be valid.
+        """
+        if self.kind == "switch":
+            if not isinstance(value, bool):
+                raise RecipeError(f"{where}: {self.name} is true or false, got {value!r}")
+            return value
+        if self.kind == "choice":
+            if value not in self.choices:
+                hint = nearest(str(value), self.choices)
+                raise RecipeError(f"{where}: {self.name} = {value!r} is not one of {', '.join(self.choices)}{hint}")
+            return str(value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise RecipeError(f"{where}: {self.name} is a number, got {value!r}")
+        number = float(value)
+        ends = self.kind == "half-life" and number == math.inf
+        inside = (self.low < number if self.open_low else self.low <= number) and number <= self.high
+        if not (ends or (math.isfinite(number) and inside)):
+            raise RecipeError(f"{where}: {self.name} must be {self.range}, got {number!r}")
+        return number
+
+    @property
+    def range(self) -> str:
+        """The valid values in words."""
+        if self.kind == "half-life":
+            return "> 0 (inf means 'never')"
+        low = f"{'>' if self.open_low else '>='} {self.low:g}"
+        return f"finite and {low}" if self.high == math.inf else f"in [{self.low:g}, {self.high:g}]"
+
+
+def _half_life(name: str, meaning: str) -> Coordinate:
+    return Coordinate(name, "half-life", meaning, open_low=True)
+
+
+COORDINATES = {
+    c.name: c
+    for c in (
+        Coordinate("step", "number", "peak additive scale η: how far one update moves, in the norm of the direction"),
+        _half_life("memory_half_life", "h_m: the count after which a gradient's weight in m has halved"),
+        _half_life("second_memory_half_life", "h_v: the same for the memory v of squares"),
+        Coordinate(
+            "readout",
+            "number",
+            "μ: the weight of memory in what is read, the rest is the newest gradient",
+            high=1.0,
+        ),
+        _half_life("shrink_half_life", "h_a: the count after which weights without updates have halved"),
+        Coordinate("shrink", "choice", "which entries shrink, and how shrinking follows the step", choices=KINDS),
+        Coordinate("strict_mask", "switch", "cautious shrink only: an exact zero of u or θ does not shrink"),
+        Coordinate("norm", "choice", "the norm whose ball the direction is steepest in", choices=NORMS),
+        Coordinate("polar", "choice", "how the polar factor is computed", choices=(*SETS, EXACT)),
+        Coordinate("scale", "choice", "Muon's factor for the shape of the matrix", choices=tuple(MUON_SCALES)),
+        Coordinate("bias_correction", "switch", "divide memories by their total weight 1 − 2^(−τ/h)"),
+        Coordinate("l2", "number", "λ of a penalty ½λ‖θ‖² whose gradient enters the memories"),
+        Coordinate("eps", "number", "ε added to the root of the second memory", open_low=True),
+        Coordinate(
+            "target_rms",
+            "number",
+            "R: solve for the η that brings the group's RMS to R; step bounds it",
+            open_low=True,
+        ),
+    )
+}

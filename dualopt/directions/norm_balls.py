@@ -1,0 +1,212 @@
+"""Steepest descent in a norm: u = argmin_{‖v‖ ≤ 1} <z, v>, so ‖u‖ = 1 and <z, u> = −‖z‖_*.
+
+Every ball is u = −scale · atom(z). The atom is the direction in the unscaled norm ("gauge"), the scale
+depends on the shape alone and turns the gauge into an operator norm between RMS-normed spaces. m is the
+number of outputs (rows), n that of inputs (columns), k the number of kernel positions.
+
+    name           scale               atom                   declared norm ‖·‖
+    spectral       √(m/n)              U Vᵀ                   √(n/m) ‖·‖_op   (RMS → RMS)
+    spectral_max   max(1, √(m/n))      U Vᵀ
+    spectral_in    √m                  U Vᵀ                   one-hot inputs
+    spectral_conv  √(out/in) / k       U Vᵀ of out × in·k     (‖·‖ of one kernel position, summed)
+    sign           1/n                 sign(z)                n max |·|       (1 → ∞ per input)
+    sign_in        1                   sign(z)                max |·|
+    column         √m                  columns of length 1    max_j ‖col_j‖ / √m
+    column_in      √m / n              columns of length 1
+    row            1/√n                rows of length 1       √n max_i ‖row_i‖  (RMS → ∞)
+    row_in         1                   rows of length 1       max_i ‖row_i‖
+    bias_rms       √n                  z / ‖z‖₂               RMS of a vector
+    frobenius      1                   z / ‖z‖_F              Frobenius
+
+Zero rows, columns, vectors and matrices give zero. The atoms do not depend on the scale of z: there is
+no ε in a norm. Sources: Pethick et al., Scion (arXiv 2502.07529) and its code; Frobenius is ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..clock import Clock
+from ..part import Stage
+from ..recursion import Action, Array, Arrays, Namespace, Scalars, Shape
+from ..scaling import unit
+from .polar import QUINTIC, polar
+
+MATRIX = (-2, -1)
+
+
+def _one(shape: Shape) -> float:
+    return 1.0
+
+
+def aspect(shape: Shape) -> float:
+    """√(m/n) of a matrix (..., m, n)."""
+    return math.sqrt(shape[-2] / shape[-1])
+
+
+def _conv(shape: Shape) -> float:
+    """√(out/in)/k for a kernel given as (out, in, *kernel)."""
+    return math.sqrt(shape[0] / shape[1]) / math.prod(shape[2:])
+
+
+@dataclass(frozen=True)
+class Ball(Stage):
+    """A norm ball: its scale, and what its subclasses say of atom, gauge and dual gauge."""
+
+    scale: Callable[[Shape], float] = _one
+
+    local: ClassVar[bool] = False
+    least_ndim: ClassVar[int] = 2  # of the parameters it is meant for
+
+    @property
+    def needs(self) -> dict[str, tuple[str, ...]]:
+        return {"scale": ("norm",)}
+
+    def scalars(self, action: Action, clock: Clock, shape: Shape) -> dict[str, float]:
+        return {"scale": self.scale(shape)}
+
+    def __call__(self, xp: Namespace, z: Array, s: Arrays, k: Scalars) -> Array:
+        return -(k["scale"] * self.atom(xp, z))
+
+    def atom(self, xp: Namespace, z: Array) -> Array:
+        """The unscaled direction of ascent, of gauge 1 (0 where z is 0)."""
+        raise NotImplementedError
+
+    def gauge(self, xp: Namespace, x: Array) -> Array:
+        """The unscaled norm of x (..., m, n), shape (...)."""
+        raise NotImplementedError
+
+    def dual_gauge(self, xp: Namespace, x: Array) -> Array:
+        """The dual of the gauge: max of <x, v> over gauge(v) <= 1."""
+        raise NotImplementedError
+
+    def norm(self, xp: Namespace, x: Array, shape: Shape) -> Array:
+        """The declared norm, in which every u has length 1."""
+        return self.gauge(xp, x) * (1 / self.scale(shape))
+
+    def dual_norm(self, xp: Namespace, x: Array, shape: Shape) -> Array:
+        """‖x‖_*: the slope −<x, u> of the steepest descent."""
+        return self.dual_gauge(xp, x) * self.scale(shape)
+
+    def initial(self, xp: Namespace, sample: Array, shape: Shape, radius: float = 1.0) -> Array:
+        """Weights on the sphere ‖θ‖ = radius, in the direction of a random `sample`."""
+        return (radius * self.scale(shape)) * self.atom(xp, sample)
+
+
+def _length(xp: Namespace, x: Array, axis: int | tuple[int, ...]) -> Array:
+    return xp.sqrt(xp.sum(x * x, axis=axis))
+
+
+@dataclass(frozen=True)
+class SpectralBall(Ball):
+    """Polar factor by the named method; gauge ‖·‖_op, dual the nuclear norm (both need an SVD)."""
+
+    method: str = QUINTIC.name
+
+    @property
+    def needs(self) -> dict[str, tuple[str, ...]]:
+        return {"scale": ("norm", "polar")}
+
+    def atom(self, xp: Namespace, z: Array) -> Array:
+        return polar(xp, z, self.method)
+
+    def gauge(self, xp: Namespace, x: Array) -> Array:
+        return xp.max(xp.linalg.svdvals(x), axis=-1)
+
+    def dual_gauge(self, xp: Namespace, x: Array) -> Array:
+        return xp.sum(xp.linalg.svdvals(x), axis=-1)
+
+
+@dataclass(frozen=True)
+class SignBall(Ball):
+    """Signs; gauge max |·|, dual Σ |·|."""
+
+    local: ClassVar[bool] = True
+
+    def atom(self, xp: Namespace, z: Array) -> Array:
+        return xp.sign(z)
+
+    def gauge(self, xp: Namespace, x: Array) -> Array:
+        return xp.max(xp.abs(x), axis=MATRIX)
+
+    def dual_gauge(self, xp: Namespace, x: Array) -> Array:
+        return xp.sum(xp.abs(x), axis=MATRIX)
+
+
+@dataclass(frozen=True)
+class LineBall(Ball):
+    """Columns (axis −2) or rows (axis −1) of length 1; gauge the longest line, dual the sum of lengths."""
+
+    axis: int = -1
+
+    def atom(self, xp: Namespace, z: Array) -> Array:
+        return unit(xp, z, self.axis)
+
+    def gauge(self, xp: Namespace, x: Array) -> Array:
+        return xp.max(_length(xp, x, self.axis), axis=-1)
+
+    def dual_gauge(self, xp: Namespace, x: Array) -> Array:
+        return xp.sum(_length(xp, x, self.axis), axis=-1)
+
+
+@dataclass(frozen=True)
+class EuclideanBall(Ball):
+    """z / ‖z‖₂ over the given axes; self-dual gauge."""
+
+    axes: tuple[int, ...] = MATRIX
+
+    def atom(self, xp: Namespace, z: Array) -> Array:
+        return unit(xp, z, self.axes)
+
+    def gauge(self, xp: Namespace, x: Array) -> Array:
+        return _length(xp, x, self.axes)
+
+    dual_gauge = gauge
+
+
+@dataclass(frozen=True)
+class VectorBall(EuclideanBall):
+    """The same over the last axis: a vector."""
+
+    axes: tuple[int, ...] = (-1,)
+    least_ndim: ClassVar[int] = 1
+
+
+@dataclass(frozen=True)
+class PlainSignBall(SignBall):
+    """Signs without a shape-dependent scale, so for arrays of any shape."""
+
+    least_ndim: ClassVar[int] = 0
+
+
+def ball(name: str, method: str = QUINTIC.name) -> Ball:
+    """The ball called `name`; `method` is the polar method of the spectral ones."""
+    found = _BALLS[name]
+    return SpectralBall(found.scale, method) if isinstance(found, SpectralBall) else found
+
+
+_BALLS: dict[str, Ball] = {
+    "spectral": SpectralBall(aspect),
+    "spectral_max": SpectralBall(lambda shape: max(1.0, aspect(shape))),
+    "spectral_in": SpectralBall(lambda shape: math.sqrt(shape[-2])),
+    "spectral_conv": SpectralBall(_conv),
+    "sign": SignBall(lambda shape: 1 / shape[-1]),
+    "sign_in": PlainSignBall(),
+    "column": LineBall(lambda shape: math.sqrt(shape[-2]), -2),
+    "column_in": LineBall(lambda shape: math.sqrt(shape[-2]) / shape[-1], -2),
+    "row": LineBall(lambda shape: 1 / math.sqrt(shape[-1]), -1),
+    "row_in": LineBall(_one, -1),
+    "bias_rms": VectorBall(lambda shape: math.sqrt(shape[-1]) if shape else 1.0),
+    "frobenius": EuclideanBall(),
+}
+NORMS = tuple(_BALLS)
+
+MUON_SCALES: dict[str, Callable[[Shape], float]] = {
+    "naive": _one,
+    "keller_jordan": lambda shape: max(1.0, aspect(shape)),
+    "mup": aspect,
+    "moonlight": lambda shape: 0.2 * math.sqrt(max(shape[-2:])),
+}

@@ -1,0 +1,110 @@
+"""The exact tier: `exact(base)` is `base` with sums, products and roots that have one right answer.
+
+IEEE-754 fixes + − × ÷ and comparisons to the bit; a sum, a product of matrices or (on some builds) a
+square root is only as reproducible as the order and instructions behind it. Here
+
+    sum      a fixed tree of elementwise additions: halves are added until one element is left
+    matmul   error-free slices, whose products are sums of integers that fit the significand, so that
+             any order, thread count, FMA or matrix unit (TF32 and bf16 included) gives the same bits
+    sqrt     correctly rounded: through float64 where the base's own float32 root is not
+
+Everything else is the base's. Run eagerly: a compiler may contract a·b + c.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from .recursion import Array, Namespace
+from .scaling import power_of_two
+
+SLICES = 4
+SLICE_BITS = 7  # of a float32: exact in bfloat16, whose significand has 8
+CHUNK = 256  # 4 slices side by side · 256 terms · 2^(2·7) = 2^24, the float32 significand
+
+
+def tree_sum(xp: Namespace, x: Array) -> Array:
+    """Sum over the last axis by adding halves: n → ⌈n/2⌉ with the middle of an odd row left alone."""
+    n = x.shape[-1]
+    if n == 0:
+        return xp.sum(x, axis=-1)
+    while n > 1:
+        half = n // 2
+        added = x[..., :half] + x[..., n - half :]
+        x = added if n % 2 == 0 else xp.concat([added, x[..., half : half + 1]], axis=-1)
+        n -= half
+    return x[..., 0]
+
+
+def fixed_sum(xp: Namespace, x: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Array:
+    """`sum` of the array API by `tree_sum`; several axes are summed as one, in C order."""
+    axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+    gone = sorted(i % x.ndim for i in axes)
+    kept = [i for i in range(x.ndim) if i not in gone]
+    last = xp.permute_dims(x, (*kept, *gone)) if kept + gone != list(range(x.ndim)) else x
+    out = tree_sum(xp, xp.reshape(last, (*(x.shape[i] for i in kept), math.prod(x.shape[i] for i in gone))))
+    return xp.reshape(out, tuple(1 if i in gone else x.shape[i] for i in range(x.ndim))) if keepdims else out
+
+
+def _slices(x: Array, digits: int, bits: int) -> list[Array]:
+    """x, |x| <= 4, as SLICES terms on grids: term i is an integer of `bits` bits times 2^(2 − bits − i(bits+1))."""
+    grid, out = 2.0 ** (2 - bits), []
+    for _ in range(SLICES):
+        sigma = 1.5 * 2.0 ** (digits - 1) * grid  # adding it rounds to the grid
+        high = (x + sigma) - sigma
+        out.append(high)
+        x = x - high
+        grid *= 2.0 ** -(bits + 1)
+    return out
+
+
+def sliced_matmul(xp: Namespace, a: Array, b: Array) -> Array:
+    """a @ b for (..., m, k) and (..., k, n), to about 3 ulp of |a||b|, the same bits on every machine.
+
+    Rows of a and columns of b are scaled by powers of two and cut into SLICES pieces a_i, b_j. All
+    products with i + j = s share one grid, so Σ_{i+j=s} a_i b_j is one exact product of pieces laid side
+    by side; the four of them are added smallest first, chunk after chunk of k.
+    """
+    digits = 2 - math.frexp(float(xp.finfo(a.dtype).eps))[1]  # of the significand: 24 or 53
+    bits = SLICE_BITS if digits == 24 else (digits - 10) // 2
+    total = None
+    for start in range(0, a.shape[-1], CHUNK):
+        part_a, part_b = a[..., start : start + CHUNK], b[..., start : start + CHUNK, :]
+        scale_a = power_of_two(xp, xp.max(xp.abs(part_a), axis=-1, keepdims=True))
+        scale_b = power_of_two(xp, xp.max(xp.abs(part_b), axis=-2, keepdims=True))
+        pieces_a = _slices(part_a * (xp.ones_like(scale_a) / scale_a), digits, bits)
+        pieces_b = _slices(part_b * (xp.ones_like(scale_b) / scale_b), digits, bits)
+        product = None
+        for s in reversed(range(SLICES)):
+            term = xp.matmul(xp.concat(pieces_a[: s + 1], axis=-1), xp.concat(pieces_b[s::-1], axis=-2))
+            product = term if product is None else product + term
+        scaled = product * scale_a * scale_b
+        total = scaled if total is None else total + scaled
+    return xp.matmul(a, b) if total is None else total  # k = 0: zeros of the right shape
+
+
+class Exact:
+    """A namespace whose `sum`, `matmul` and `sqrt` are exact; every other name is the base's."""
+
+    def __init__(self, base: Namespace, sqrt: Callable[[Array], Array] | None = None) -> None:
+        self._base = base
+        self.sqrt = sqrt or base.sqrt
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._base, name)
+
+    def __repr__(self) -> str:
+        return f"exact({getattr(self._base, '__name__', self._base)})"
+
+    def sum(self, x: Array, /, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Array:
+        return fixed_sum(self._base, x, axis, keepdims)
+
+    def matmul(self, a: Array, b: Array, /) -> Array:
+        return sliced_matmul(self._base, a, b)
+
+
+def exact(base: Namespace, sqrt: Callable[[Array], Array] | None = None) -> Exact:
+    """The exact tier over `base`; `sqrt` replaces a base's root that is not correctly rounded."""
+    return Exact(base, sqrt)

@@ -1,0 +1,37 @@
+"""What the parts of a row have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .clock import Clock
+from .recursion import Action, Arrays, Shape
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part that is elementwise and needs no scalars, unless a subclass says otherwise.
+
+    Subclasses are frozen dataclasses, so parts, and with them rows, compare and hash by value.
+    """
+
+    local: ClassVar[bool] = True
+
+    @property
+    def needs(self) -> dict[str, tuple[str, ...]]:
+        return {}
+
+    def scalars(self, action: Action, clock: Clock, shape: Shape) -> dict[str, float]:
+        return {}
+
+
+def key(name: str, channel: str) -> str:
+    """The state key of memory `name` in `channel`: ``m``, or ``m_in`` for the channel "in"."""
+    return f"{name}_{channel}" if channel else name
+
+
+def in_channel(state: Mapping[str, object], names: tuple[str, ...], channel: str) -> Arrays:
+    """The memories of one channel under their plain names."""
+    return {name: state[key(name, channel)] for name in names if key(name, channel) in state}

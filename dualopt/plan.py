@@ -1,0 +1,252 @@
+"""The host side of training: which parameter gets which row, and the scalars of every update.
+
+A `Plan` is made from a recipe and the shapes of the parameters. For each update it *proposes* clocks and
+scalars without changing anything, and *commits* them once the arrays have been updated, so an error in
+between leaves no trace. Backends carry a proposal out; `executor` is the plain way to do so in any
+namespace, and what every faster way is held to.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import catalog
+from .clock import Clock
+from .counts import complement, increment
+from .errors import CheckpointError, GradientError, nearest
+from .recipe import Group, Recipe
+from .recursion import Array, Arrays, Namespace, Row, Scalars, Shape, step, step_group
+from .views import View, view
+
+HALF_SPACING = {"bfloat16": 2.0**-9, "float16": 2.0**-12}  # largest relative change that rounds away
+
+
+@dataclass(frozen=True)
+class PlannedGroup:
+    """A recipe group bound to its row, its parameters and its coordinates in the base unit."""
+
+    group: Group
+    row: Row
+    action: Mapping[str, Any]
+    views: Mapping[str, View]  # by parameter name, in model order
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.views)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One update before it happens: nothing in the plan has changed yet."""
+
+    dtau: int
+    clocks: Mapping[str, Clock]
+    scalars: Mapping[str, dict[str, float]]  # by parameter; equal scalars are one object
+    steps: tuple[float, ...]  # η of each group
+
+
+Execute = Callable[
+    [PlannedGroup, Arrays, Mapping[str, Arrays], Arrays, Mapping[str, Scalars]],
+    dict[str, tuple[Array, Arrays]],
+]
+
+
+def executor(xp: Namespace) -> Execute:
+    """The plain way to carry out one update of a group in `xp`: the core's recursion, parameter by parameter.
+
+    Arguments of the result: the group, {name: θ}, {name: state}, {name: gradient}, {name: scalars}; all
+    floating-point arrays in the working type. Returns {name: (θ+, s+)}. Empty parameters pass through.
+    """
+
+    def execute(
+        planned: PlannedGroup,
+        theta: Arrays,
+        state: Mapping[str, Arrays],
+        gradient: Arrays,
+        k: Mapping[str, Scalars],
+    ) -> dict[str, tuple[Array, Arrays]]:
+        row, views = planned.row, planned.views
+        out = {name: (theta[name], state[name]) for name in theta}
+        live = [name for name in theta if views[name].size > 0]
+        seen = {name: views[name].apply(xp, theta[name]) for name in live}
+        kept = {name: {key: views[name].apply(xp, x) for key, x in state[name].items()} for name in live}
+        evidence = {name: {"gradient": views[name].apply(xp, gradient[name])} for name in live}
+        if row.motion.pools:
+            new = step_group(xp, row, seen, kept, evidence, {name: k[name] for name in live})
+        else:
+            new = {name: step(xp, row, seen[name], kept[name], evidence[name], k[name]) for name in live}
+        for name, (moved, s) in new.items():
+            out[name] = views[name].undo(xp, moved), {key: views[name].undo(xp, x) for key, x in s.items()}
+        return out
+
+    return execute
+
+
+def bind(
+    group: Group,
+    shapes: Mapping[str, Shape],
+    recipe: Recipe,
+    *,
+    float64: bool = False,
+    layout: str = "channels_first",
+) -> PlannedGroup:
+    """A group of `recipe` bound to its parameters; `float64` makes unstated polar methods exact."""
+    count = recipe.count
+    action = catalog.complete(
+        group.optimizer,
+        group.options,
+        per_update=count.per_update,
+        unit=count.to_base(1.0),
+        exact_polar=float64,
+    )
+    conv = action.get("norm") == "spectral_conv"
+    least = catalog.entry(group.optimizer).least_ndim(action)
+    views = {
+        name: view(tuple(shape), least_ndim=least, conv=conv, orientation=group.orientation, layout=layout)
+        for name, shape in shapes.items()
+    }
+    return PlannedGroup(group, catalog.row(group.optimizer, action), action, views)
+
+
+class Plan:
+    """A recipe bound to parameters, and the counts that they have lived.
+
+    Args:
+        recipe: what to do.
+        shapes: {parameter name: shape}, in model order.
+        float64: the working type is float64 (unstated polar methods are then exact).
+        layout: of convolution kernels.
+
+    Raises:
+        RecipeError: as `Recipe.assign`.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        shapes: Mapping[str, Shape],
+        *,
+        float64: bool = False,
+        layout: str = "channels_first",
+    ) -> None:
+        self.recipe = recipe
+        assigned = recipe.assign(shapes)
+        self.groups = tuple(
+            bind(g, {n: shapes[n] for n in shapes if assigned[n] == i}, recipe, float64=float64, layout=layout)
+            for i, g in enumerate(recipe.groups)
+        )
+        self.group_of = assigned
+        self.tau = 0  # of the run: what schedules read
+        self.counts = dict.fromkeys(shapes, 0)  # of each parameter: what bias corrections read
+        unit = recipe.count.to_base(1.0)
+        self._schedule = recipe.schedule.scaled(unit)
+        self._shrink_schedule = recipe.shrink_schedule and recipe.shrink_schedule.scaled(unit)
+
+    @property
+    def scheduled(self) -> bool:
+        """True if the recipe itself moves the step."""
+        return self.recipe.schedule.shape != "constant" or self.recipe.schedule.warmup > 0
+
+    def propose(
+        self,
+        count: int | None,
+        names: Iterable[str],
+        actions: Sequence[Mapping[str, Any]] | None = None,
+        steps: Sequence[float] | None = None,
+    ) -> Proposal:
+        """The clocks and scalars of the update that adds `count` to the parameters `names`.
+
+        Args:
+            count: Δτ in the base unit; None for the recipe's `per_update`.
+            names: the parameters that have gradients; the others neither move nor age.
+            actions: the coordinates of each group, where they may have been changed since the start.
+            steps: η of each group where something else than the recipe sets it.
+
+        Raises:
+            CountError: `count` is not a positive integer.
+            GradientError: a name that is not a parameter of the plan.
+        """
+        dtau = self.recipe.count.per_update if count is None else increment(count)
+        drives = [self._drive(i, dtau, actions, steps) for i in range(len(self.groups))]
+        clocks: dict[str, Clock] = {}
+        scalars: dict[str, dict[str, float]] = {}
+        cache: dict[tuple[int, int, Shape], dict[str, float]] = {}
+        for name in names:
+            if name not in self.counts:
+                raise GradientError(f"gradient of {name!r}: no such parameter{nearest(name, self.counts)}")
+            i = self.group_of[name]
+            action, q, q_shrink = drives[i]
+            clock = Clock(self.counts[name], 0).tick(dtau, q, q_shrink)
+            planned = self.groups[i]
+            shape = planned.views[name].logical
+            at = (i, clock.tau, shape)
+            if at not in cache:
+                cache[at] = planned.row.scalars(action, clock, shape)
+            clocks[name], scalars[name] = clock, cache[at]
+        return Proposal(dtau, clocks, scalars, tuple(action["step"] * q for action, q, _ in drives))
+
+    def _drive(
+        self, i: int, dtau: int, actions: Sequence[Mapping[str, Any]] | None, steps: Sequence[float] | None
+    ) -> tuple[Mapping[str, Any], float, float]:
+        """(coordinates, q, q_shrink) of group i for the next update."""
+        action = self.groups[i].action if actions is None else {**self.groups[i].action, **actions[i]}
+        tau = self.tau + dtau
+        if steps is None:
+            q, q_shrink = self._schedule.at(tau, dtau, action["shrink_half_life"], self.recipe.count.per_update)
+        else:
+            q = steps[i] / action["step"] if action["step"] else 1.0
+            q_shrink = q if self.recipe.schedule.drives == "both" else 1.0
+        if self._shrink_schedule is not None:
+            q_shrink = self._shrink_schedule.q(tau)
+        return action, q, q_shrink
+
+    def commit(self, proposal: Proposal) -> None:
+        """Make the proposal's clocks the present; call when the arrays have been updated."""
+        self.tau += proposal.dtau
+        for name, clock in proposal.clocks.items():
+            self.counts[name] = clock.tau
+
+    def restore(self, tau: int, counts: Mapping[str, int]) -> None:
+        """Continue from saved counts. CheckpointError if they are not those of this plan's parameters."""
+        if set(counts) != set(self.counts):
+            odd = sorted(set(counts) ^ set(self.counts))[0]
+            raise CheckpointError(
+                f"saved counts are of other parameters than this model's: {odd!r} is on one side only"
+            )
+        if any(isinstance(c, bool) or not isinstance(c, int) or c < 0 or c > tau for c in (*counts.values(), tau)):
+            raise CheckpointError("saved counts are not whole numbers between 0 and the count of the run")
+        self.tau, self.counts = tau, dict(counts)
+
+    def warn_if_too_fine(self, dtypes: Mapping[str, str]) -> None:
+        """Warn about half-precision parameters whose shrink per update is lost in rounding."""
+        for planned in self.groups:
+            lost = complement(self.recipe.count.per_update, planned.action["shrink_half_life"])
+            for name in planned.names:
+                spacing = HALF_SPACING.get(dtypes[name], 0.0)
+                if 0 < lost < spacing:
+                    warnings.warn(
+                        f"group {planned.group.name!r}: {name!r} is {dtypes[name]} and shrinks by {lost:.1e} per update, less than "
+                        f"its rounding ({spacing:.1e}): it will not shrink. Keep it in float32, or shorten shrink_half_life",
+                        RuntimeWarning,
+                        stacklevel=3,
+                    )
+                    break
+
+
+def check_gradient(name: str, shape: Shape, gradient_shape: Shape, kind: str) -> None:
+    """Refuse a gradient that does not fit. `kind` is what the backend saw: "real", "sparse", "complex", ...
+
+    Raises:
+        GradientError: naming the parameter, what was found, and what to do.
+    """
+    if kind != "real":
+        cure = {
+            "sparse": "make it dense (e.g. Embedding(sparse=False))",
+            "complex": "view parameter and gradient as real pairs",
+        }
+        raise GradientError(f"gradient of {name!r} is {kind}; {cure.get(kind, 'gradients are floating-point arrays')}")
+    if tuple(gradient_shape) != tuple(shape):
+        raise GradientError(f"gradient of {name!r} has shape {tuple(gradient_shape)}, its parameter {tuple(shape)}")

@@ -1,0 +1,257 @@
+"""A recipe: what is counted, how step and shrink follow the count, and which parameter gets which row.
+
+Recipes are TOML files without framework or device in them, read into frozen dataclasses. Everything is
+checked on the way in; a `Recipe` that exists can be carried out on any model whose parameters it matches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from . import catalog
+from .coordinates import COORDINATES, Value
+from .counts import Count
+from .errors import CountError, RecipeError, nearest
+from .recursion import Shape
+from .schedules import Schedule
+from .views import ORIENTATIONS
+
+NONFINITE = ("raise", "skip")
+_OWN = ("name", "match", "ndim", "optimizer", "orientation")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that share a row and its coordinates.
+
+    Args:
+        optimizer: a name of the catalogue.
+        options: the stated coordinates, {name: value}; the others have the catalogue's defaults.
+        name: for messages, tables and checkpoints.
+        match: globs on dotted parameter names; ``*`` crosses dots. Any of them suffices.
+        ndim: only parameters with this many dimensions.
+        orientation: ``out_in`` or ``in_out``: how matrices are stored (see `views`).
+    """
+
+    optimizer: str
+    options: Mapping[str, Value] = field(default_factory=dict)
+    name: str = "all"
+    match: tuple[str, ...] = ("*",)
+    ndim: int | None = None
+    orientation: str = "out_in"
+
+    def __post_init__(self) -> None:
+        where = f"group {self.name!r}"
+        if not isinstance(self.name, str) or not self.name:
+            raise RecipeError(f"group name: a non-empty string, got {self.name!r}")
+        patterns = (self.match,) if isinstance(self.match, str) else tuple(self.match)
+        if not patterns or not all(isinstance(p, str) and p for p in patterns):
+            raise RecipeError(f"{where}: match is a list of one or more globs, got {self.match!r}")
+        if self.ndim is not None and (isinstance(self.ndim, bool) or not isinstance(self.ndim, int) or self.ndim < 0):
+            raise RecipeError(f"{where}: ndim is a whole number >= 0, got {self.ndim!r}")
+        if self.orientation not in ORIENTATIONS:
+            raise RecipeError(f"{where}: orientation is one of {', '.join(ORIENTATIONS)}, got {self.orientation!r}")
+        object.__setattr__(self, "match", patterns)
+        object.__setattr__(self, "options", MappingProxyType(catalog.check(self.optimizer, self.options, where)))
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any], name: str = "all") -> Group:
+        """A group from the flat form of a recipe file: own keys and coordinates side by side."""
+        if not isinstance(table, Mapping):
+            raise RecipeError(f"group {name!r}: a table of keys and values, got {table!r}")
+        own = {key: table[key] for key in _OWN if key in table}
+        where = f"group {own.get('name', name)!r}"
+        if "optimizer" not in own:
+            raise RecipeError(f"{where}: names no optimizer; known are {', '.join(catalog.ENTRIES)}")
+        for key in table:
+            if key not in _OWN and key not in COORDINATES:
+                raise RecipeError(f"{where}: unknown key {key!r}{nearest(str(key), (*_OWN, *COORDINATES))}")
+        options = {key: value for key, value in table.items() if key not in _OWN}
+        return cls(**{"name": name, **own, "options": options})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The flat form; keys at their defaults are left out."""
+        own: dict[str, Any] = {
+            "name": self.name,
+            "match": list(self.match),
+            "ndim": self.ndim,
+            "optimizer": self.optimizer,
+        }
+        if self.orientation != "out_in":
+            own["orientation"] = self.orientation
+        return {key: value for key, value in own.items() if value is not None} | dict(self.options)
+
+    def matches(self, name: str, shape: Shape) -> bool:
+        return (self.ndim is None or self.ndim == len(shape)) and any(fnmatchcase(name, glob) for glob in self.match)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.optimizer, tuple(sorted(self.options.items()))))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that determines training apart from model, data and seed.
+
+    Args:
+        groups: in order; the first that matches a parameter gets it.
+        count: the unit of τ and of every half-life and length.
+        schedule: of the step (and, by its `drives`, of the shrink).
+        shrink_schedule: of the shrink apart from the step.
+        nonfinite: ``raise`` or ``skip`` an update whose gradients hold NaN or infinity.
+    """
+
+    groups: tuple[Group, ...]
+    count: Count = Count()
+    schedule: Schedule = Schedule()
+    shrink_schedule: Schedule | None = None
+    nonfinite: str = "raise"
+
+    def __post_init__(self) -> None:
+        if not self.groups:
+            raise RecipeError("the recipe has no [[group]]: nothing would be trained")
+        names = [g.name for g in self.groups]
+        twice = next((n for n in names if names.count(n) > 1), None)
+        if twice is not None:
+            raise RecipeError(f"two groups are called {twice!r}; names tell them apart in checkpoints")
+        if self.nonfinite not in NONFINITE:
+            raise RecipeError(f"nonfinite is one of {', '.join(NONFINITE)}, got {self.nonfinite!r}")
+        if self.shrink_schedule is not None:
+            if self.schedule.drives == "both" or self.schedule.equal_weight:
+                raise RecipeError("[schedule] already drives the shrink; drop [shrink_schedule]")
+            if self.shrink_schedule.equal_weight or self.shrink_schedule.drives != "step":
+                raise RecipeError("[shrink_schedule] is a plain shape without 'drives'")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read a TOML file. RecipeError for anything that is not a valid recipe, naming the file."""
+        try:
+            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RecipeError(f"{path}: cannot be read ({error.strerror or error})") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: not valid TOML ({error})") from error
+        try:
+            return cls.from_dict(table)
+        except (RecipeError, CountError) as error:
+            raise RecipeError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> Recipe:
+        """A recipe from the tables of its TOML file.
+
+        Raises:
+            RecipeError, CountError: unknown keys (with the nearest valid name) and bad values.
+        """
+        known = ("count", "schedule", "shrink_schedule", "nonfinite", "group")
+        for key in table:
+            if key not in known:
+                raise RecipeError(f"unknown key {key!r}{nearest(str(key), known)}")
+        groups = table.get("group", [])
+        if not isinstance(groups, list | tuple):
+            raise RecipeError("groups are written [[group]], with two brackets")
+        shrink = table.get("shrink_schedule")
+        return cls(
+            groups=tuple(Group.from_dict(g, f"group {i + 1}") for i, g in enumerate(groups)),
+            count=_table(Count, table.get("count", {}), "count"),
+            schedule=_table(Schedule, table.get("schedule", {}), "schedule"),
+            shrink_schedule=None if shrink is None else _table(Schedule, shrink, "shrink_schedule"),
+            nonfinite=table.get("nonfinite", "raise"),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The tables of the TOML file; what stands at its default is left out."""
+        tables: dict[str, Any] = {} if self.nonfinite == "raise" else {"nonfinite": self.nonfinite}
+        for name, value in (
+            ("count", self.count),
+            ("schedule", self.schedule),
+            ("shrink_schedule", self.shrink_schedule),
+        ):
+            if value is not None and value != type(value)():
+                fields = {f.name: (getattr(value, f.name), f.default) for f in dataclasses.fields(value)}
+                tables[name] = {key: v for key, (v, default) in fields.items() if v != default}
+        return tables | {"group": [g.to_dict() for g in self.groups]}
+
+    def to_toml(self) -> str:
+        """The recipe as a TOML text; `from_dict` of it is this recipe again."""
+        tables = self.to_dict()
+        plain = [f"{key} = {_toml(value)}" for key, value in tables.items() if not isinstance(value, dict | list)]
+        blocks = [(f"[{key}]", value) for key, value in tables.items() if isinstance(value, dict)]
+        blocks += [("[[group]]", g) for g in tables["group"]]
+        texts = [
+            "\n".join([head, *(f"{key} = {_toml(value)}" for key, value in body.items())]) for head, body in blocks
+        ]
+        return "\n\n".join((["\n".join(plain)] if plain else []) + texts) + "\n"
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical text: equal digests mean equal training."""
+        return hashlib.sha256(self.to_toml().encode()).hexdigest()
+
+    def assign(self, shapes: Mapping[str, Shape]) -> dict[str, int]:
+        """{parameter name: index of its group}; the first match wins.
+
+        Raises:
+            RecipeError: a parameter that nothing matches, a group that matches nothing, or a row that
+                needs matrices and got a vector.
+        """
+        found = {
+            name: next((i for i, g in enumerate(self.groups) if g.matches(name, shape)), -1)
+            for name, shape in shapes.items()
+        }
+        lost = [name for name, i in found.items() if i < 0]
+        if lost:
+            raise RecipeError(f"no group matches {_listed(lost, shapes)}; add a last group with match = ['*']")
+        for i, group in enumerate(self.groups):
+            if i not in found.values():
+                raise RecipeError(f"group {group.name!r} is empty: no parameter is left for {', '.join(group.match)}")
+            entry, options = catalog.entry(group.optimizer), catalog.complete(group.optimizer, group.options)
+            least = 3 if options.get("norm") == "spectral_conv" else entry.least_ndim(options)
+            least = max(least, 2) if group.orientation == "in_out" else least
+            flat = [name for name, j in found.items() if j == i and len(shapes[name]) < least]
+            if flat and least > 1:
+                what = f"norm = {options['norm']!r}" if "norm" in options else group.optimizer
+                what = (
+                    "orientation = 'in_out'"
+                    if group.orientation == "in_out" and entry.least_ndim(options) < least
+                    else what
+                )
+                kind = "a matrix" if least == 2 else "a convolution kernel"
+                raise RecipeError(
+                    f"group {group.name!r}: {what} needs {kind}, but got {_listed(flat, shapes)}; set ndim or match"
+                )
+        return found
+
+
+def _table(cls: type[Any], table: object, name: str) -> Any:
+    """A dataclass from a TOML table, with the nearest name for a misspelt key."""
+    if not isinstance(table, Mapping):
+        raise RecipeError(f"[{name}] is a table, got {table!r}")
+    valid = [f.name for f in dataclasses.fields(cls)]
+    for key in table:
+        if key not in valid:
+            raise RecipeError(f"[{name}] unknown key {key!r}{nearest(str(key), valid)}; keys are {', '.join(valid)}")
+    return cls(**table)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return "inf" if value == math.inf else repr(value)
+    if isinstance(value, list):
+        return f"[{', '.join(_toml(v) for v in value)}]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _listed(names: Iterable[str], shapes: Mapping[str, Shape], most: int = 5) -> str:
+    listed = [f"{name!r} {tuple(shapes[name])}" for name in names]
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

@@ -1,0 +1,163 @@
+"""The recursion: one update of one parameter. Everything else in dualopt serves these lines.
+
+    s+ = F(s, g)        u = U(s+, g)        θ+ = a θ + η u
+
+g is what the gradient becomes in the coordinates of the motion, F remembers, U turns memory into a
+direction of descent (u is *added*), and a = 2^(−Δτ/h_a) shrinks. A row of the catalogue chooses the
+four parts; each is a pure function of arrays, written against the Python array API and batch-first:
+
+    θ            (..., m, n), or any shape for elementwise rows
+    s            {key: array}, e.g. {"m": ..., "v": ...}; flat, in the parameter's own shape
+    g, u         {channel: array}; rows that act on θ itself have the one channel ""
+    evidence     {name: array}: what was measured for this update; {"gradient": array}
+    k            {name: scalar}: a float or a 0-d array, opaque here; scalar·array and scalar+array only
+
+Half of the mathematics is in the scalars, and lives on the host in float64: `Row.scalars` turns
+coordinates (half-lives, step, readout) and the parameter's clock into k. Nothing here knows about
+frameworks, devices or schedules. The order of operations is part of the definition: the same bits come
+out of every IEEE-754 implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .clock import Clock
+
+Array = Any
+Namespace = Any
+Arrays = dict[str, Array]
+Scalars = Mapping[str, Any]  # float or 0-d array
+Action = Mapping[str, Any]  # coordinate -> value: what a recipe states
+Shape = tuple[int, ...]
+
+
+class Part(Protocol):
+    """A stage of the recursion: what it needs from the host, and whether it is elementwise."""
+
+    @property
+    def needs(self) -> dict[str, tuple[str, ...]]:
+        """{scalar: the coordinates that it is made from}, in the order of the scalar tensor."""
+        ...
+
+    @property
+    def local(self) -> bool:
+        """True if every output element depends on the same element of the inputs only."""
+        ...
+
+    def scalars(self, action: Action, clock: Clock, shape: Shape) -> dict[str, float]:
+        """The scalars of one update, in float64, for a parameter viewed in `shape`."""
+        ...
+
+
+class Signal(Part, Protocol):
+    def __call__(self, xp: Namespace, theta: Array, evidence: Arrays, k: Scalars) -> Arrays: ...
+
+
+class Memory(Part, Protocol):
+    def init(self, xp: Namespace, theta: Array) -> Arrays: ...
+    def __call__(self, xp: Namespace, state: Arrays, g: Arrays, k: Scalars) -> Arrays: ...
+
+
+class Direction(Part, Protocol):
+    def __call__(self, xp: Namespace, s: Arrays, g: Arrays, k: Scalars) -> Arrays: ...
+
+
+class Motion(Part, Protocol):
+    @property
+    def pools(self) -> bool:
+        """True if the motion needs numbers summed over all parameters of the group (`pool`)."""
+        ...
+
+    def pool(self, xp: Namespace, theta: Array, u: Arrays, k: Scalars) -> Arrays: ...
+    def __call__(self, xp: Namespace, theta: Array, u: Arrays, s: Arrays, k: Scalars) -> tuple[Array, Arrays]: ...
+    def evaluate(self, xp: Namespace, theta: Array, state: Arrays, k: Scalars) -> Array: ...
+
+
+@dataclass(frozen=True)
+class Row:
+    """A named optimizer: four parts, and where it comes from."""
+
+    name: str
+    signal: Signal
+    memory: Memory
+    direction: Direction
+    motion: Motion
+    source: str = ""
+    resolved: Mapping[str, str] = field(default_factory=dict)  # structural choices, for reports
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return self.signal, self.memory, self.direction, self.motion
+
+    @property
+    def needs(self) -> dict[str, tuple[str, ...]]:
+        """All scalars of this row, in order, and the coordinates behind each."""
+        return {name: used for part in self.parts for name, used in part.needs.items()}
+
+    @property
+    def local(self) -> bool:
+        """True if the whole update is elementwise, so that parameters may be flattened and joined."""
+        return all(part.local for part in self.parts)
+
+    def scalars(self, action: Action, clock: Clock, shape: Shape) -> dict[str, float]:
+        """k for one update: {name: float64}, exactly the names of `needs`, in order."""
+        found: dict[str, float] = {}
+        for part in self.parts:
+            found.update(part.scalars(action, clock, shape))
+        return {name: found[name] for name in self.needs}
+
+    def init(self, xp: Namespace, theta: Array) -> Arrays:
+        """The state before the first update."""
+        return self.memory.init(xp, theta)
+
+    def evaluate(self, xp: Namespace, theta: Array, state: Arrays, k: Scalars) -> Array:
+        """The parameters to evaluate at; θ itself unless the motion averages."""
+        return self.motion.evaluate(xp, theta, state, k)
+
+
+def propose(
+    xp: Namespace, row: Row, theta: Array, state: Arrays, evidence: Arrays, k: Scalars
+) -> tuple[Arrays, Arrays, Arrays]:
+    """(g, s+, u): the update up to its motion."""
+    g = row.signal(xp, theta, evidence, k)
+    s = row.memory(xp, state, g, k)  # s+ = F(s, g)
+    u = row.direction(xp, s, g, k)  # u  = U(s+, g)
+    return g, s, u
+
+
+def step(xp: Namespace, row: Row, theta: Array, state: Arrays, evidence: Arrays, k: Scalars) -> tuple[Array, Arrays]:
+    """One update: (θ+, s+). Pure; nothing is modified.
+
+    Args:
+        xp: the namespace of the arrays, and with it the tier (see `namespace`).
+        row: the parts.
+        theta: the parameter, (..., m, n) or any shape for elementwise rows.
+        state: {key: array} as from `row.init`.
+        evidence: {"gradient": array of the shape of theta}.
+        k: the scalars of `row.scalars`, as floats or as 0-d arrays: the same bits either way.
+    """
+    _, s, u = propose(xp, row, theta, state, evidence, k)
+    return row.motion(xp, theta, u, s, k)  # θ+ = a θ + η u
+
+
+def step_group(
+    xp: Namespace,
+    row: Row,
+    theta: Arrays,
+    state: Mapping[str, Arrays],
+    evidence: Mapping[str, Arrays],
+    k: Mapping[str, Scalars],
+) -> dict[str, tuple[Array, Arrays]]:
+    """One update of a whole group whose motion pools: numbers summed over its parameters, in their order.
+
+    All arguments are keyed by parameter name. The pooled sums join k as 0-d arrays.
+    """
+    proposed = {name: propose(xp, row, theta[name], state[name], evidence[name], k[name]) for name in theta}
+    pooled: Arrays = {}
+    for name, (_, _, u) in proposed.items():
+        for key, value in row.motion.pool(xp, theta[name], u, k[name]).items():
+            pooled[key] = pooled[key] + value if key in pooled else value
+    return {name: row.motion(xp, theta[name], u, s, {**k[name], **pooled}) for name, (_, s, u) in proposed.items()}

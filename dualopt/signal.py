@@ -1,0 +1,34 @@
+"""What enters the memory: the gradient in the coordinates of the motion, {channel: array}."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .clock import Clock
+from .part import Stage
+from .recursion import Action, Array, Arrays, Namespace, Scalars, Shape
+
+AMBIENT = ""  # the channel of a motion that acts on θ itself
+
+
+@dataclass(frozen=True)
+class Gradient(Stage):
+    """g = ∇f(θ), as measured."""
+
+    def __call__(self, xp: Namespace, theta: Array, evidence: Arrays, k: Scalars) -> Arrays:
+        return {AMBIENT: evidence["gradient"]}
+
+
+@dataclass(frozen=True)
+class GradientPlusL2(Stage):
+    """g = ∇f(θ) + λθ: the penalty ½λ‖θ‖² enters the memories (Adam + L2, SGD's weight_decay)."""
+
+    @property
+    def needs(self) -> dict[str, tuple[str, ...]]:
+        return {"l2": ("l2",)}
+
+    def scalars(self, action: Action, clock: Clock, shape: Shape) -> dict[str, float]:
+        return {"l2": action["l2"]}
+
+    def __call__(self, xp: Namespace, theta: Array, evidence: Arrays, k: Scalars) -> Arrays:
+        return {AMBIENT: evidence["gradient"] + k["l2"] * theta}

@@ -1,0 +1,267 @@
+"""Files of named arrays in the safetensors format, with numpy alone.
+
+A file is ``length`` (8 bytes, little-endian), ``header`` (``length`` bytes of JSON) and the raw
+little-endian data. The header maps a name to ``{"dtype", "shape", "data_offsets": [begin, end]}``,
+offsets counted from the end of the header, and ``__metadata__`` to an object of strings.
+
+The same arrays always give the same bytes. Everything the header claims is checked against the size
+of the file before an array is allocated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+import numpy as np
+
+from dualopt.errors import CheckpointError
+
+Array = np.ndarray[Any, Any]
+
+_NUMPY = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",  # numpy has no bfloat16: these are its bits
+    "I64": "<i8",
+    "I32": "<i4",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U16": "<u2",
+    "U8": "|u1",
+    "I8": "|i1",
+    "BOOL": "|b1",
+}
+_NAME = {np.dtype(code): name for name, code in _NUMPY.items() if name != "BF16"}
+_METADATA = "__metadata__"
+_HEADER_LIMIT = 100_000_000  # bytes, the limit of the reference implementation
+_DIMENSION_LIMIT = 64  # of numpy
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """What a file holds. ``dtypes`` gives the stored type of every tensor; BF16 is float32 in memory."""
+
+    tensors: dict[str, Array]
+    metadata: dict[str, str]
+    dtypes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+class _DamagedError(Exception):
+    """The reason why a file is not readable; `read` adds which file."""
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under ``path`` complete or not at all, also when the machine stops.
+
+    Raises: OSError. The temporary file is removed when the body raises.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # the new name is durable only when its directory is
+    finally:
+        os.close(directory)
+
+
+def write(
+    path: str | Path,
+    tensors: Mapping[str, Array],
+    metadata: Mapping[str, str],
+    dtypes: Mapping[str, str] | None = None,
+) -> None:
+    """Write arrays of any shape atomically; ``dtypes`` may name BF16 or F16 for a float32 array.
+
+    A narrower type must hold every value exactly. Raises: CheckpointError, with nothing written.
+    """
+    path = Path(path)
+    wanted = dict(dtypes or {})
+    for name in wanted.keys() - tensors.keys():
+        raise CheckpointError(f"{path}: a dtype is given for {name!r}, which is not among the tensors")
+    stored = {name: _store(path, name, array, wanted.get(name)) for name, array in tensors.items()}
+    # Wide types first: with the header padded to 8 bytes every tensor is aligned to its own type.
+    order = sorted(stored, key=lambda name: (-stored[name][1].itemsize, name))
+    header: dict[str, Any] = {_METADATA: _strings(path, metadata)} if metadata else {}
+    position = 0
+    for name in order:
+        dtype, array = stored[name]
+        offsets = [position, position + array.nbytes]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": offsets}
+        position += array.nbytes
+    try:
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError as error:
+        raise CheckpointError(f"{path}: a name or metadata is not valid Unicode: {error}") from error
+    text += b" " * (-len(text) % 8)
+    if len(text) > _HEADER_LIMIT:
+        raise CheckpointError(f"{path}: names and metadata take {len(text)} bytes, more than {_HEADER_LIMIT}")
+    try:
+        with atomic(path) as file:
+            file.write(len(text).to_bytes(8, "little"))
+            file.write(text)
+            for name in order:
+                file.write(stored[name][1].tobytes())
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def read(path: str | Path) -> TensorFile:
+    """Read and check a whole file. Raises: CheckpointError naming the file and what is wrong with it."""
+    try:
+        with Path(path).open("rb") as file:
+            metadata, entries, start = _header(file)
+            tensors = {}
+            for name, entry in entries.items():
+                file.seek(start + entry.begin)
+                tensors[name] = _array(file, name, entry)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except _DamagedError as error:
+        raise CheckpointError(
+            f"{path}: {error}. The file is damaged or no safetensors file; use an earlier checkpoint"
+        ) from error
+    return TensorFile(tensors, metadata, {name: entry.dtype for name, entry in entries.items()})
+
+
+def _store(path: Path, name: str, array: Array, wanted: str | None) -> tuple[str, Array]:
+    """The stored type and the little-endian array of its bits."""
+    if not isinstance(name, str) or name == _METADATA:
+        raise CheckpointError(f"{path}: {name!r} cannot be the name of a tensor")
+    natural = _NAME.get(array.dtype.newbyteorder("<"))
+    if natural is None:
+        raise CheckpointError(f"{path}: {name!r} has dtype {array.dtype}; valid are {', '.join(_NUMPY)}")
+    array = array.astype(_NUMPY[natural], copy=False)
+    if wanted in (None, natural):
+        return natural, array
+    if natural != "F32" or wanted not in ("BF16", "F16"):
+        raise CheckpointError(
+            f"{path}: {name!r} of dtype {natural} cannot be stored as {wanted}; "
+            "only a float32 array can be narrowed, to BF16 or F16"
+        )
+    bits = array.view("<u4")
+    if wanted == "BF16":
+        narrow = (bits >> np.uint32(16)).astype("<u2")
+        exact = not np.any(bits & np.uint32(0xFFFF))
+    else:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            narrow = array.astype("<f2")
+            exact = bool(np.array_equal(narrow.astype("<f4").view("<u4"), bits))
+    if not exact:
+        raise CheckpointError(
+            f"{path}: {name!r} holds values that {wanted} cannot represent; round it first or store float32"
+        )
+    return wanted, narrow
+
+
+def _strings(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise CheckpointError(f"{path}: metadata {key!r} must map a string to a string, not to {value!r}")
+    return dict(sorted(metadata.items()))
+
+
+def _header(file: IO[bytes]) -> tuple[dict[str, str], dict[str, _Entry], int]:
+    """Metadata, entries and the position of the data, every claim checked against the file's size."""
+    size = os.fstat(file.fileno()).st_size
+    prefix = file.read(8)
+    if len(prefix) < 8:
+        raise _DamagedError(f"it has {size} bytes, too few for a header")
+    length = int.from_bytes(prefix, "little")
+    if length > size - 8 or length > _HEADER_LIMIT:
+        raise _DamagedError(f"its header claims {length} bytes, the file has {size}")
+    text = file.read(length)
+    if text[:1] != b"{":
+        raise _DamagedError("its header is no JSON object")
+    try:
+        header: dict[str, Any] = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        metadata = header.pop(_METADATA, {})
+        json.dumps([list(header), metadata], ensure_ascii=False).encode()  # no lone surrogates
+    except (ValueError, RecursionError) as error:
+        raise _DamagedError(f"its header is no valid JSON ({error})") from error
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _DamagedError("its metadata is not an object of strings")
+    entries = {name: _entry(name, claim) for name, claim in header.items()}
+    position = 0
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if entry.begin != position:
+            raise _DamagedError(f"{name!r} begins at byte {entry.begin} of the data instead of {position}")
+        position = entry.end
+    if position != size - 8 - length:
+        raise _DamagedError(f"its tensors cover {position} bytes of data, the file has {size - 8 - length}")
+    return metadata, entries, 8 + length
+
+
+def _entry(name: str, claim: object) -> _Entry:
+    if not isinstance(claim, dict) or claim.keys() != {"dtype", "shape", "data_offsets"}:
+        raise _DamagedError(f"{name!r} is not described by dtype, shape and data_offsets")
+    dtype, shape, offsets = claim["dtype"], claim["shape"], claim["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _NUMPY:
+        raise _DamagedError(f"{name!r} has the unknown dtype {dtype!r}; valid are {', '.join(_NUMPY)}")
+    if not _naturals(shape) or len(shape) > _DIMENSION_LIMIT:
+        raise _DamagedError(f"{name!r} has the shape {shape!r}")
+    if not _naturals(offsets) or len(offsets) != 2:
+        raise _DamagedError(f"{name!r} has the data_offsets {offsets!r}")
+    itemsize = np.dtype(_NUMPY[dtype]).itemsize
+    if math.prod(max(d, 1) for d in shape) * itemsize >= 2**63:
+        raise _DamagedError(f"{name!r} has the impossible shape {shape!r}")
+    begin, end = offsets
+    if end - begin != math.prod(shape) * itemsize:
+        raise _DamagedError(
+            f"{name!r} of shape {shape!r} and dtype {dtype} has data_offsets {offsets!r}: "
+            f"{end - begin} bytes instead of {math.prod(shape) * itemsize}"
+        )
+    return _Entry(dtype, tuple(shape), begin, end)
+
+
+def _array(file: IO[bytes], name: str, entry: _Entry) -> Array:
+    raw = bytearray(file.read(entry.end - entry.begin))  # mutable, so that the array is writable
+    if len(raw) != entry.end - entry.begin:
+        raise _DamagedError(f"it ends inside {name!r}")
+    array = np.frombuffer(raw, _NUMPY[entry.dtype]).reshape(entry.shape)
+    if entry.dtype == "BOOL" and np.any(array.view(np.uint8) > 1):
+        raise _DamagedError(f"{name!r} of dtype BOOL holds bytes other than 0 and 1")
+    if entry.dtype == "BF16":
+        return (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _naturals(values: object) -> bool:
+    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in result:
+            raise ValueError(f"the key {name!r} stands twice")
+        result[name] = value
+    return result
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(f"the number {word}")
