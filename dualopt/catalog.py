@@ -100,46 +100,92 @@ ENTRIES = {
     e.name: e
     for e in (
         Entry(
-            "sgdm", "memory of gradients, read out and followed", "Polyak (1964), Nesterov (1983)",
-            {"step": 0.1, "memory_half_life": _retained(0.9), "readout": 1.0, "bias_correction": False, "l2": 0.0} | _ADDITIVE,
+            "sgdm",
+            "memory of gradients, read out and followed",
+            "Polyak (1964), Nesterov (1983)",
+            {"step": 0.1, "memory_half_life": _retained(0.9), "readout": 1.0, "bias_correction": False, "l2": 0.0}
+            | _ADDITIVE,
             _first(Identity()),
         ),
         Entry(
-            "rmsprop", "gradient over its root mean square", "Tieleman and Hinton (2012)",
-            {"step": 1e-3, "second_memory_half_life": _retained(0.99), "bias_correction": False, "eps": 1e-8} | _ADDITIVE,
+            "rmsprop",
+            "gradient over its root mean square",
+            "Tieleman and Hinton (2012)",
+            {"step": 1e-3, "second_memory_half_life": _retained(0.99), "bias_correction": False, "eps": 1e-8}
+            | _ADDITIVE,
             _rmsprop,
         ),
         Entry(
-            "sign_sgdm", "sign of the memory", "arXiv 1802.04434",
+            "sign_sgdm",
+            "sign of the memory",
+            "arXiv 1802.04434",
             {"step": 1e-3, "memory_half_life": _retained(0.9), "readout": 1.0} | _ADDITIVE,
             _first(Sign()),
         ),
-        Entry("adamw", "memory over its root mean square, decoupled shrink", "arXiv 1711.05101", _ADAM | _ADDITIVE, _adam),
-        Entry("adam_l2", "Adam with an L2 penalty in the gradient", "arXiv 1412.6980", _ADAM | {"l2": 0.0} | _ADDITIVE, _adam),
         Entry(
-            "lion", "sign of a readout; μ = β₁/β₂", "arXiv 2302.06675",
+            "adamw", "memory over its root mean square, decoupled shrink", "arXiv 1711.05101", _ADAM | _ADDITIVE, _adam
+        ),
+        Entry(
+            "adam_l2",
+            "Adam with an L2 penalty in the gradient",
+            "arXiv 1412.6980",
+            _ADAM | {"l2": 0.0} | _ADDITIVE,
+            _adam,
+        ),
+        Entry(
+            "lion",
+            "sign of a readout; μ = β₁/β₂",
+            "arXiv 2302.06675",
             {"step": 1e-4, "memory_half_life": _retained(0.99), "readout": 0.9 / 0.99} | _ADDITIVE,
             _first(Sign()),
         ),
         Entry(
-            "muon", "polar factor of the memory with a factor for the shape", "Jordan et al. (2024); torch.optim.Muon",
-            {"step": 0.02, "memory_half_life": _retained(0.95), "readout": 0.95, "polar": QUINTIC.name, "scale": "keller_jordan"}
+            "muon",
+            "polar factor of the memory with a factor for the shape",
+            "Jordan et al. (2024); torch.optim.Muon",
+            {
+                "step": 0.02,
+                "memory_half_life": _retained(0.95),
+                "readout": 0.95,
+                "polar": QUINTIC.name,
+                "scale": "keller_jordan",
+            }
             | _ADDITIVE,
-            _muon, lambda o: 2,
+            _muon,
+            lambda o: 2,
         ),
         Entry(
-            "scion", "steepest descent in a norm, as in its authors' code", "arXiv 2502.07529",
-            {"step": 1e-3, "memory_half_life": _retained(0.9), "readout": 1.0, "norm": "spectral", "polar": QUINTIC.name} | _ADDITIVE,
-            _norm_ball, _ball_ndim,
+            "scion",
+            "steepest descent in a norm, as in its authors' code",
+            "arXiv 2502.07529",
+            {
+                "step": 1e-3,
+                "memory_half_life": _retained(0.9),
+                "readout": 1.0,
+                "norm": "spectral",
+                "polar": QUINTIC.name,
+            }
+            | _ADDITIVE,
+            _norm_ball,
+            _ball_ndim,
         ),
         Entry(
-            "scionc", "the same in half-lives with direct shrink", "Kim, ScionC (2026)",
-            {"step": 0.035, "memory_half_life": _retained(0.95), "readout": 1.0, "norm": "spectral", "polar": POLAR_EXPRESS.name}
+            "scionc",
+            "the same in half-lives with direct shrink",
+            "Kim, ScionC (2026)",
+            {
+                "step": 0.035,
+                "memory_half_life": _retained(0.95),
+                "readout": 1.0,
+                "norm": "spectral",
+                "polar": POLAR_EXPRESS.name,
+            }
             | _ADDITIVE,
-            _norm_ball, _ball_ndim,
+            _norm_ball,
+            _ball_ndim,
         ),
     )
-}  # fmt: skip
+}
 
 
 def entry(name: object, where: str = "optimizer") -> Entry:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from .recursion import Array, Namespace
@@ -70,8 +71,10 @@ def sliced_matmul(xp: Namespace, a: Array, b: Array) -> Array:
     digits = 2 - math.frexp(float(xp.finfo(a.dtype).eps))[1]  # of the significand: 24 or 53
     bits = SLICE_BITS if digits == 24 else (digits - 10) // 2
     total = None
-    for start in range(0, a.shape[-1], CHUNK):
-        part_a, part_b = a[..., start : start + CHUNK], b[..., start : start + CHUNK, :]
+    k = a.shape[-1]
+    for start in range(0, k, CHUNK):
+        end = min(start + CHUNK, k)
+        part_a, part_b = a[..., start:end], b[..., start:end, :]
         scale_a = power_of_two(xp, xp.max(xp.abs(part_a), axis=-1, keepdims=True))
         scale_b = power_of_two(xp, xp.max(xp.abs(part_b), axis=-2, keepdims=True))
         pieces_a = _slices(part_a * (xp.ones_like(scale_a) / scale_a), digits, bits)
@@ -85,26 +88,26 @@ def sliced_matmul(xp: Namespace, a: Array, b: Array) -> Array:
     return xp.matmul(a, b) if total is None else total  # k = 0: zeros of the right shape
 
 
-class Exact:
-    """A namespace whose `sum`, `matmul` and `sqrt` are exact; every other name is the base's."""
+class Overlay:
+    """A namespace in which some names are replaced; every other name is the base's."""
 
-    def __init__(self, base: Namespace, sqrt: Callable[[Array], Array] | None = None) -> None:
-        self._base = base
-        self.sqrt = sqrt or base.sqrt
+    def __init__(self, base: Namespace, label: str, **replaced: Any) -> None:
+        self._base, self._label = base, label
+        self.__dict__.update(replaced)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._base, name)
 
     def __repr__(self) -> str:
-        return f"exact({getattr(self._base, '__name__', self._base)})"
-
-    def sum(self, x: Array, /, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Array:
-        return fixed_sum(self._base, x, axis, keepdims)
-
-    def matmul(self, a: Array, b: Array, /) -> Array:
-        return sliced_matmul(self._base, a, b)
+        return f"{self._label}({getattr(self._base, '__name__', self._base)})"
 
 
-def exact(base: Namespace, sqrt: Callable[[Array], Array] | None = None) -> Exact:
+def exact(base: Namespace, sqrt: Callable[[Array], Array] | None = None) -> Overlay:
     """The exact tier over `base`; `sqrt` replaces a base's root that is not correctly rounded."""
-    return Exact(base, sqrt)
+    return Overlay(
+        base,
+        "exact",
+        sum=partial(fixed_sum, base),
+        matmul=partial(sliced_matmul, base),
+        sqrt=sqrt or base.sqrt,
+    )

@@ -75,6 +75,7 @@ def shapes_of(model: Any) -> tuple[dict[str, Shape], dict[str, str]]:
     if name is not None:
         shapes, tied = backend_module(name).shapes_of(model)
         return shapes, tied
-    if isinstance(model, Mapping):
-        return {str(key): tuple(int(n) for n in getattr(value, "shape", value)) for key, value in model.items()}, {}
-    raise RecipeError(f"parameters are a model or a mapping of names to shapes, got {type(model).__qualname__}")
+    if not isinstance(model, Mapping):
+        raise RecipeError(f"parameters are a model or a mapping of names to shapes, got {type(model).__qualname__}")
+    given: Mapping[str, Any] = model
+    return {name: tuple(int(n) for n in getattr(shape, "shape", shape)) for name, shape in given.items()}, {}

@@ -21,6 +21,7 @@ from .recipe import Group, Recipe
 from .recursion import Array, Arrays, Namespace, Row, Scalars, Shape, step, step_group
 from .views import View, view
 
+RUN = ""  # the name under which counts hold the run's own τ
 HALF_SPACING = {"bfloat16": 2.0**-9, "float16": 2.0**-12}  # largest relative change that rounds away
 
 
@@ -203,14 +204,26 @@ class Plan:
             q_shrink = self._shrink_schedule.q(tau)
         return action, q, q_shrink
 
+    def current_step(self, i: int) -> float:
+        """η of the last update of group i under the recipe's schedule."""
+        action = self.groups[i].action
+        per_update = self.recipe.count.per_update
+        q, _ = self._schedule.at(self.tau, min(per_update, self.tau), action["shrink_half_life"], per_update)
+        return float(action["step"] * q)
+
     def commit(self, proposal: Proposal) -> None:
         """Make the proposal's clocks the present; call when the arrays have been updated."""
         self.tau += proposal.dtau
         for name, clock in proposal.clocks.items():
             self.counts[name] = clock.tau
 
-    def restore(self, tau: int, counts: Mapping[str, int]) -> None:
-        """Continue from saved counts. CheckpointError if they are not those of this plan's parameters."""
+    def saved_counts(self) -> dict[str, int]:
+        """The count of every parameter, and under `RUN` that of the run."""
+        return {RUN: self.tau, **self.counts}
+
+    def restore(self, saved: Mapping[str, int]) -> None:
+        """Continue from `saved_counts`. CheckpointError if they are not of this plan's parameters."""
+        tau, counts = saved.get(RUN, -1), {name: count for name, count in saved.items() if name != RUN}
         if set(counts) != set(self.counts):
             odd = sorted(set(counts) ^ set(self.counts))[0]
             raise CheckpointError(
@@ -228,8 +241,9 @@ class Plan:
                 spacing = HALF_SPACING.get(dtypes[name], 0.0)
                 if 0 < lost < spacing:
                     warnings.warn(
-                        f"group {planned.group.name!r}: {name!r} is {dtypes[name]} and shrinks by {lost:.1e} per update, less than "
-                        f"its rounding ({spacing:.1e}): it will not shrink. Keep it in float32, or shorten shrink_half_life",
+                        f"group {planned.group.name!r}: {name!r} is {dtypes[name]} and shrinks by {lost:.1e} per "
+                        f"update, less than its rounding ({spacing:.1e}): it will not shrink. Keep it in float32, "
+                        "or shorten shrink_half_life",
                         RuntimeWarning,
                         stacklevel=3,
                     )

@@ -1,0 +1,151 @@
+"""How torch carries out one update of a group, in place on the user's parameters.
+
+exact    the core's recursion in the exact namespace, parameter by parameter, eagerly
+fast     elementwise rows of 2**20 elements and more: one dynamic 1-D kernel per rule, compiled from the
+         core's own `step`, one call per tensor, scalars in one persistent tensor, so neither schedules,
+         varying Δτ nor new shapes recompile it. Everything else eagerly in the fast namespace.
+
+Half-precision parameters are widened to float32, and rounded once when they are stored.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import types
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from dualopt.plan import Execute, PlannedGroup, executor
+from dualopt.recursion import Part, Row, step
+
+from .namespace import COMPILED, EXACT, FAST
+
+Tensors = dict[str, torch.Tensor]
+Kernel = Callable[..., None]
+
+COMPILE_FROM = 2**20  # elements of a group; below, compiling costs more than it saves
+KERNEL_FROM = 64  # elements of a tensor; sizes 0 and 1 would specialise the dynamic shape
+
+
+def working(x: torch.Tensor) -> torch.Tensor:
+    """x in the type that it is computed in: float32, or float64 for float64."""
+    return x if x.dtype == torch.float64 else x.to(torch.float32)
+
+
+def can_compile() -> bool:
+    """True if torch's compiler has what it needs here."""
+    return sys.platform != "win32" and any(shutil.which(cc) for cc in ("c++", "g++", "clang++"))
+
+
+@lru_cache(maxsize=256)
+def kernel(parts: tuple[Part, ...], name: str, keys: tuple[str, ...]) -> Kernel:
+    """One compiled in-place update for all rows with these parts: (θ, g, k, *state), 1-D, of one length."""
+    row = Row(name, *parts)  # type: ignore[arg-type]
+    scalars = tuple(row.needs)
+
+    def update(theta: torch.Tensor, gradient: torch.Tensor, k: torch.Tensor, *state: torch.Tensor) -> None:
+        kept = dict(zip(keys, state, strict=True))
+        named = dict(zip(scalars, k.unbind(), strict=True))
+        moved, s = step(COMPILED, row, working(theta), kept, {"gradient": working(gradient)}, named)
+        theta.copy_(moved)
+        for key, old in kept.items():
+            old.copy_(s[key])
+
+    # The compiler keeps one cache per code object; a code object per rule keeps the rules apart.
+    own = update.__code__.replace(co_name=f"update_{name}")
+    distinct = types.FunctionType(own, update.__globals__, own.co_name, None, update.__closure__)
+    return torch.compile(distinct, dynamic=True, fullgraph=True)
+
+
+def flat(x: torch.Tensor) -> torch.Tensor:
+    """A 1-D alias of a contiguous tensor that is no view: views carry their base into the compiler's guards."""
+    alias = torch.empty(0, dtype=x.dtype, device=x.device)
+    return alias.set_(x.untyped_storage(), x.storage_offset(), (x.numel(),), (1,))
+
+
+class Executor:
+    """Carries out updates in one tier, and owns the scalar tensors."""
+
+    def __init__(self, tier: str, compiled: bool | None = None) -> None:
+        self.tier = tier
+        self.compiled = compiled if compiled is not None else (None if can_compile() else False)
+        self._plain = executor(EXACT if tier == "exact" else FAST)
+        self._scalars: dict[tuple[Any, ...], torch.Tensor] = {}
+
+    def scalar_tensor(self, values: Mapping[str, float], slot: tuple[Any, ...], like: torch.Tensor) -> torch.Tensor:
+        """The persistent tensor of one set of scalars, refilled; its address never changes."""
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        key = (*slot, dtype, like.device)
+        filled = torch.tensor(list(values.values()), dtype=dtype)
+        if key not in self._scalars:
+            self._scalars[key] = filled.to(like.device)
+            torch._dynamo.mark_static(self._scalars[key], 0)
+        else:
+            self._scalars[key].copy_(filled, non_blocking=True)
+        return self._scalars[key]
+
+    def __call__(
+        self,
+        planned: PlannedGroup,
+        theta: Tensors,
+        state: Mapping[str, Tensors],
+        gradient: Tensors,
+        k: Mapping[str, Mapping[str, float]],
+    ) -> None:
+        """One update of a group, in place on `theta` and `state`."""
+        rest = dict(theta)
+        if self.tier == "fast" and self.compiled is not False and planned.row.local:
+            big = sum(x.numel() for x in theta.values()) >= COMPILE_FROM
+            fits = {n: x for n, x in theta.items() if x.numel() >= KERNEL_FROM and x.is_contiguous()}
+            if (self.compiled or big) and fits:
+                self._launch(planned, fits, state, gradient, k)
+                rest = {n: x for n, x in theta.items() if n not in fits}
+        moved = self._plain(
+            planned,
+            {n: working(x) for n, x in rest.items()},
+            {n: state[n] for n in rest},
+            {n: working(gradient[n]) for n in rest},
+            {n: k[n] for n in rest},
+        )
+        for name, (new, s) in moved.items():
+            theta[name].copy_(new)
+            for key, value in s.items():
+                state[name][key].copy_(value)
+
+    def _launch(
+        self,
+        planned: PlannedGroup,
+        theta: Tensors,
+        state: Mapping[str, Tensors],
+        gradient: Tensors,
+        k: Mapping[str, Mapping[str, float]],
+    ) -> None:
+        """The compiled route: one kernel call per tensor."""
+        slots: dict[int, torch.Tensor] = {}
+        for name, x in theta.items():
+            values = k[name]
+            if id(values) not in slots:
+                slots[id(values)] = self.scalar_tensor(values, (planned.group.name, len(slots)), x)
+            keys = tuple(state[name])
+            update = kernel(planned.row.parts, planned.row.name, keys)
+            arrays = [flat(state[name][key]) for key in keys]
+            update(flat(x), flat(gradient[name].contiguous()), slots[id(values)], *arrays)
+
+
+def functional(tier: str) -> Execute:
+    """The same as a function that returns new arrays: what `replay` drives. A fast tier always compiles."""
+    run = Executor(tier, compiled=can_compile() or False if tier == "fast" else False)
+
+    def execute(
+        planned: PlannedGroup, theta: Any, state: Any, gradient: Any, k: Any
+    ) -> dict[str, tuple[torch.Tensor, Tensors]]:
+        new = {name: x.clone() for name, x in theta.items()}
+        kept = {name: {key: x.clone() for key, x in s.items()} for name, s in state.items()}
+        run(planned, new, kept, gradient, k)
+        return {name: (new[name], kept[name]) for name in new}
+
+    return execute

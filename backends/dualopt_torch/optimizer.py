@@ -1,0 +1,266 @@
+"""A recipe as a `torch.optim.Optimizer`.
+
+The host part and the array part of a step are separate: `advance` moves the counts and derives the
+scalars, `step` does so itself unless it was done, and never while its gradients are being traced or
+captured, when Python would run only once: then it needs `advance` before, or raises.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+
+from dualopt.errors import CountError, GradientError, NonFiniteError, RecipeError, StaleScalarsError
+from dualopt.namespace import TIERS
+from dualopt.plan import Plan, Proposal, check_gradient
+from dualopt.recipe import Recipe
+
+from .execute import Executor
+from .parameters import Named, named_parameters
+from .saving import Saving
+
+
+class Optimizer(Saving, torch.optim.Optimizer):
+    """Carries out a recipe on a torch module, or on a mapping of names to parameters.
+
+    Groups are the recipe's, and hold strings and numbers only: the coordinates in the base unit of the
+    count, ``lr`` (the current η) and ``step`` (its peak). Without a schedule in the recipe ``lr`` may be
+    written by torch's schedulers; with one it is written here, and a second writer is an error.
+
+    ``state[p]`` holds the row's memories (float32 for half-precision parameters) and ``tau``, the count
+    that this parameter has lived.
+
+    Args:
+        model: a module or a mapping; tied parameters count once.
+        recipe: what to do.
+        tier: ``"fast"`` or ``"exact"``.
+        compiled: force the compiled kernels of the fast tier on or off; None: on for large groups.
+
+    Raises:
+        RecipeError: the recipe does not fit the parameters, or the tier is unknown.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module | Mapping[str, torch.Tensor],
+        recipe: Recipe,
+        *,
+        tier: str = "fast",
+        compiled: bool | None = None,
+    ) -> None:
+        if tier not in TIERS:
+            raise RecipeError(f"tier: {tier!r} is not one of {', '.join(TIERS)}")
+        found = named_parameters(model, recipe)
+        self._built = False
+        self._named: Named = found.parameters
+        self.plan = Plan(recipe, {name: tuple(p.shape) for name, p in self._named.items()}, float64=_all_double(found))
+        self.tier = tier
+        self._execute = Executor(tier, compiled)
+        if (
+            tier == "exact"
+            and any(g.action.get("polar") == "exact" for g in self.plan.groups)
+            and not _all_double(found)
+        ):
+            raise RecipeError("polar = 'exact' is a library's factorisation: not in the exact tier below float64")
+        self.plan.warn_if_too_fine({n: str(p.dtype).removeprefix("torch.") for n, p in self._named.items()})
+        self._ready: Proposal | None = None
+        self._captured = False
+        self._before: dict[str, int] = self.plan.saved_counts()
+        groups = [
+            {
+                "params": [(name, self._named[name]) for name in g.names],
+                "name": g.group.name,
+                "optimizer": g.group.optimizer,
+                "lr": g.action["step"],
+                "tau": 0,
+                **g.action,
+            }
+            for g in self.plan.groups
+        ]
+        super().__init__(groups, {})
+        self._written = [group["lr"] for group in self.param_groups]
+        self._built = True
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Groups come from the recipe. RecipeError after construction."""
+        if getattr(self, "_built", False):
+            raise RecipeError("parameter groups come from the recipe: add a [[group]] and make a new optimizer")
+        super().add_param_group(param_group)
+
+    @torch._dynamo.disable  # type: ignore[untyped-decorator]
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None, *, count: int | None = None) -> Any:
+        """One update of every parameter that has a gradient.
+
+        Args:
+            closure: re-evaluates the model and returns the loss.
+            count: Δτ of this update in the recipe's base unit; default: its `per_update`.
+
+        Raises:
+            GradientError, NonFiniteError: bad gradients; nothing has changed.
+            CountError: bad `count`, or one given although `advance` was called.
+            StaleScalarsError: captured or traced without `advance`.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        gradients = {name: p.grad for name, p in self._named.items() if p.grad is not None}
+        try:
+            finite = self._check(gradients)
+            proposal = self._proposal(gradients, count)
+        except Exception:
+            self._roll_back()
+            raise
+        if not finite:
+            self._roll_back()
+            return loss
+        for group in self.plan.groups:
+            names = [name for name in group.names if name in gradients]
+            if names:
+                theta = {name: self._named[name].detach() for name in names}
+                state = {name: self._state(name) for name in names}
+                self._execute(group, theta, state, {name: gradients[name] for name in names}, proposal.scalars)
+        self._finish(proposal, gradients)
+        return loss
+
+    def advance(self, count: int | None = None, names: Iterable[str] | None = None) -> None:
+        """Move the counts and fill the scalars for the next step: the host part, for captured steps.
+
+        Args:
+            count: Δτ of the update; default: the recipe's `per_update`.
+            names: the parameters that will have gradients; default: all that require them.
+        """
+        self._roll_back()
+        chosen = [n for n, p in self._named.items() if p.requires_grad] if names is None else list(names)
+        proposal = self._propose(count, chosen)
+        self._before = self.plan.saved_counts()
+        self.plan.commit(proposal)
+        self._ready = proposal
+
+    def compile(self, step: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        """``torch.compile(step)`` preceded by `advance`: call the result with ``count=``.
+
+        The optimizer's own part of the step stays outside the graph, where its kernels are compiled once
+        per rule; forward and backward passes are compiled as torch sees fit.
+        """
+        inner = torch.compile(step, **options)
+
+        def run(*args: Any, count: int | None = None, **kwargs: Any) -> Any:
+            self.advance(count)
+            return inner(*args, **kwargs)
+
+        return run
+
+    def _propose(self, count: int | None, names: Iterable[str]) -> Proposal:
+        """A proposal from the groups as they are now."""
+        steps = [float(group["lr"]) for group in self.param_groups]
+        if self.plan.scheduled:
+            for group, written in zip(self.param_groups, self._written, strict=True):
+                if group["lr"] != written:
+                    raise RecipeError(
+                        f"group {group['name']!r}: the recipe's schedule sets lr, but it was changed from "
+                        f"{written!r} to {group['lr']!r}; drop the LR scheduler or the [schedule]"
+                    )
+        for group, lr in zip(self.param_groups, steps, strict=True):
+            if not (math.isfinite(lr) and lr >= 0):
+                raise RecipeError(f"group {group['name']!r}: lr must be finite and >= 0, got {lr!r}")
+        return self.plan.propose(count, names, self.param_groups, None if self.plan.scheduled else steps)
+
+    def _proposal(self, gradients: Mapping[str, torch.Tensor], count: int | None) -> Proposal:
+        """The proposal that this step carries out: the advanced one, or a new one."""
+        if self._ready is None:
+            if _recorded(gradients):
+                raise StaleScalarsError(
+                    "step() is being traced or captured with scalars of an earlier update: "
+                    "call opt.advance(count) before every run of the captured step"
+                )
+            return self._propose(count, gradients)
+        if count is not None:
+            raise CountError("advance() has already counted this update; call step() without count")
+        if set(self._ready.scalars) == set(gradients):
+            return self._ready
+        if _recorded(gradients):
+            raise StaleScalarsError(
+                "the captured gradients are of other parameters than advance() was told; pass names="
+            )
+        dtau = self._ready.dtau
+        self._roll_back()
+        return self._propose(dtau, gradients)
+
+    def _roll_back(self) -> None:
+        """Undo an `advance` that no step has used; a captured step runs unseen, and has used it."""
+        if self._ready is not None and not self._captured:
+            self.plan.restore(self._before)
+            self._ready = None
+
+    def _finish(self, proposal: Proposal, gradients: Mapping[str, torch.Tensor]) -> None:
+        """Make counts and lr those of the update that has just been carried out."""
+        if self._ready is None:
+            self.plan.commit(proposal)
+        self._ready = None
+        self._captured = _recorded(gradients)
+        for name in gradients:
+            self.state[self._named[name]]["tau"] = self.plan.counts[name]
+        for i, group in enumerate(self.param_groups):
+            group["tau"] = self.plan.tau
+            if self.plan.scheduled:
+                group["lr"] = self._written[i] = proposal.steps[i]
+
+    def _state(self, name: str) -> dict[str, torch.Tensor]:
+        """The memories of a parameter, made on first use in its working type."""
+        p = self._named[name]
+        kept = self.state[p]
+        if "tau" not in kept:
+            kept["tau"] = 0
+            row = self.plan.groups[self.plan.group_of[name]].row
+            like = torch.zeros_like(p, dtype=torch.float64 if p.dtype == torch.float64 else torch.float32)
+            kept.update(row.init(torch, like))
+        return {key: x for key, x in kept.items() if key != "tau"}
+
+    def _check(self, gradients: Mapping[str, torch.Tensor]) -> bool:
+        """False for an update to skip. Raises GradientError for gradients that do not fit."""
+        for name, g in gradients.items():
+            kind = "sparse" if g.layout != torch.strided else "complex" if g.is_complex() else "real"
+            kind = kind if kind != "real" or g.is_floating_point() else str(g.dtype)
+            check_gradient(name, tuple(self._named[name].shape), tuple(g.shape), kind)
+            if g.device != self._named[name].device:
+                raise GradientError(
+                    f"gradient of {name!r} is on {g.device}, its parameter on {self._named[name].device}"
+                )
+        if _recorded(gradients):
+            return True
+        suspects = [n for n, total in _sums(gradients).items() if not math.isfinite(total)]
+        bad = [n for n in suspects if not bool(torch.isfinite(gradients[n]).all())]  # a finite sum may overflow
+        if bad and self.plan.recipe.nonfinite == "raise":
+            raise NonFiniteError(
+                f"the gradient of {bad[0]!r} holds NaN or infinity ({len(bad)} of {len(gradients)} gradients do); "
+                "nothing was changed. Find the cause, or set nonfinite = 'skip' in the recipe"
+            )
+        return not bad
+
+
+def _all_double(found: Any) -> bool:
+    return all(p.dtype == torch.float64 for p in found.parameters.values())
+
+
+def _recorded(gradients: Mapping[str, torch.Tensor]) -> bool:
+    """True while operations are being recorded rather than carried out."""
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        return True
+    g = next(iter(gradients.values()), None)
+    fake = torch._subclasses.fake_tensor.FakeTensor
+    return g is not None and (isinstance(g, fake) or torch._is_functional_tensor(g) or torch.compiler.is_compiling())
+
+
+def _sums(gradients: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """The sum of every gradient, which is not finite if an element is not; one transfer per device."""
+    found: dict[str, float] = {}
+    for device in {g.device for g in gradients.values()}:
+        here = [name for name, g in gradients.items() if g.device == device]
+        sums = torch.stack([gradients[name].sum(dtype=torch.float32) for name in here])
+        found.update(zip(here, sums.tolist(), strict=True))
+    return found

@@ -1,0 +1,120 @@
+"""Saving and loading: torch's state_dict, and the portable snapshot of every backend.
+
+torch's own `load_state_dict` casts floating-point state to the parameter's type, which would round the
+float32 memories of a bfloat16 parameter; `_install` puts them in place as they were saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from dualopt.checkpoint import Snapshot, require
+from dualopt.errors import CheckpointError
+from dualopt.plan import RUN, Plan
+
+from .execute import working
+from .parameters import Named
+
+_LIVE = ("lr", "initial_lr", "tau", "params")  # what may differ between a saved group and this one
+_HALF = {torch.bfloat16: "BF16", torch.float16: "F16"}
+
+Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
+
+
+class Saving(torch.optim.Optimizer):
+    """The part of `Optimizer` that saves and loads."""
+
+    plan: Plan
+    _named: Named
+    _written: list[float]
+
+    def _roll_back(self) -> None:
+        """Undo an `advance` that no step has used."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()` of the same recipe and parameters; float32 state stays float32.
+
+        Raises:
+            CheckpointError: other groups, coordinates, parameters or shapes; nothing has changed.
+        """
+        groups, saved = state_dict.get("param_groups", []), state_dict.get("state", {})
+        if len(groups) != len(self.param_groups):
+            raise CheckpointError(f"the saved optimizer has {len(groups)} groups, this one {len(self.param_groups)}")
+        for mine, other in zip(self.param_groups, groups, strict=True):
+            for key in sorted((mine.keys() | other.keys()) - set(_LIVE)):
+                if mine.get(key) != other.get(key):
+                    raise CheckpointError(
+                        f"group {mine['name']!r}: {key} is {other.get(key)!r} in the saved optimizer, "
+                        f"{mine.get(key)!r} here; continue with the recipe it was saved with"
+                    )
+        by_index = [n for group in self.param_groups for n in group["param_names"]]
+        state = {by_index[i]: dict(values) for i, values in saved.items() if 0 <= i < len(by_index)}
+        counts = {RUN: max((int(g.get("tau", 0)) for g in groups), default=0)}
+        counts |= {name: int(state.get(name, {}).get("tau", 0)) for name in self._named}
+        memories = {name: {k: x for k, x in values.items() if k != "tau"} for name, values in state.items()}
+        self._check_state({n: {k: tuple(x.shape) for k, x in s.items()} for n, s in memories.items()}, counts)
+        self.plan.restore(counts)
+        super().load_state_dict(dict(state_dict))
+        self._install(memories, counts)
+        self._written = [group["lr"] for group in self.param_groups]
+
+    def snapshot(self) -> Snapshot:
+        """Parameters, state and counts as numpy arrays: the portable checkpoint."""
+        self._roll_back()
+        parameters = {name: _numpy(p) for name, p in self._named.items()}
+        state = {
+            name: {key: _numpy(x) for key, x in self.state[p].items() if key != "tau"} if p in self.state else {}
+            for name, p in self._named.items()
+        }
+        dtypes = {name: _HALF[p.dtype] for name, p in self._named.items() if p.dtype in _HALF}
+        return Snapshot(parameters, state, self.plan.saved_counts(), dtypes)
+
+    @torch.no_grad()
+    def restore(self, snapshot: Snapshot) -> None:
+        """Continue from a snapshot of any backend. CheckpointError if it does not fit; nothing has changed then."""
+        require(snapshot, {name: tuple(p.shape) for name, p in self._named.items()}, where="snapshot")
+        state = {name: s for name, s in snapshot.state.items() if s}
+        self._check_state({n: {k: tuple(x.shape) for k, x in s.items()} for n, s in state.items()}, snapshot.counts)
+        self._roll_back()
+        self.plan.restore(snapshot.counts)
+        for name, x in snapshot.parameters.items():
+            self._named[name].copy_(torch.from_numpy(np.array(x)))
+        self.state.clear()
+        self._install(
+            {n: {k: torch.from_numpy(np.array(x)) for k, x in s.items()} for n, s in state.items()}, snapshot.counts
+        )
+        for i, group in enumerate(self.param_groups):
+            group["tau"] = self.plan.tau
+            if self.plan.scheduled and self.plan.tau:
+                group["lr"] = self._written[i] = self.plan.current_step(i)
+
+    def _check_state(self, shapes: Mapping[str, Mapping[str, tuple[int, ...]]], counts: Mapping[str, int]) -> None:
+        """CheckpointError if saved memories are not those of this recipe's rows."""
+        for name in self._named:
+            row, shape = self.plan.groups[self.plan.group_of[name]].row, tuple(self._named[name].shape)
+            keys = row.init(torch, torch.zeros(1, dtype=torch.float32)).keys()
+            expected = dict.fromkeys(keys, shape) if counts.get(name, 0) or name in shapes else {}
+            if dict(shapes.get(name, {})) != expected:
+                raise CheckpointError(
+                    f"state of {name!r}: saved {dict(shapes.get(name, {}))}, {row.name} keeps {expected}"
+                )
+
+    def _install(self, state: Mapping[str, Mapping[str, torch.Tensor]], counts: Mapping[str, int]) -> None:
+        """Put saved memories in place in the working type, whatever the parameter's own."""
+        for name, memories in state.items():
+            p = self._named[name]
+            kept: dict[str, Any] = {"tau": counts[name]}
+            for key, x in memories.items():
+                dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
+                kept[key] = x.to(device=p.device, dtype=dtype, copy=True)
+            self.state[p] = kept
+
+
+def _numpy(x: torch.Tensor) -> np.ndarray[Any, Any]:
+    """A copy; half precision is widened to float32, which is exact."""
+    return np.array(working(x.detach()).numpy(force=True))

@@ -1,0 +1,236 @@
+"""The directory that a training run leaves behind.
+
+    manifest.json            what was run: recipe, model, settings, text, framework, versions, machine
+    metrics.jsonl            one object per update: update, count, loss, elapsed (seconds), perhaps digest;
+                             and per evaluation: update, count, validation_loss, elapsed
+    checkpoint.safetensors   the last snapshot (`dualopt.checkpoint`)
+    gradients.safetensors    the first gradients, if they were asked for
+    loss.png                 the picture, if it was asked for
+
+Two directories can be compared without the machines that made them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dualopt import __version__
+from dualopt.errors import CheckpointError, DataError
+from dualopt.tensors import atomic
+from dualopt.workload.model import GPTConfig
+from dualopt.workload.settings import Settings
+from dualopt.workload.text import Text, unigram_entropy
+
+FORMAT = 1
+_KEYS = {
+    "format": int,
+    "started": str,
+    "recipe": dict,
+    "tier": str,
+    "model": dict,
+    "settings": dict,
+    "text": dict,
+    "framework": dict,
+    "versions": dict,
+    "platform": str,
+}
+_LOSSES = ("loss", "validation_loss")
+
+Manifest = dict[str, Any]
+Row = dict[str, Any]
+
+
+def manifest(
+    *,
+    recipe: str,
+    digest: str,
+    tier: str,
+    config: GPTConfig,
+    settings: Settings,
+    text: Text,
+    framework: Mapping[str, Any],
+) -> Manifest:
+    """The manifest of a run that starts now.
+
+    ``recipe`` and ``digest``: the text of the recipe and the digest of its meaning. ``framework``: what
+    the trainer's ``describe()`` says (framework, version, device, threads).
+    """
+    return {
+        "format": FORMAT,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "recipe": {"digest": digest, "text": recipe},
+        "tier": tier,
+        "model": asdict(config),
+        "settings": asdict(settings),
+        "text": {
+            "name": text.name,
+            "sha256": text.sha256,
+            "bytes": len(text.tokens),
+            "unigram_entropy": unigram_entropy(text),
+        },
+        "framework": dict(framework),
+        "versions": {
+            "dualopt": __version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+        },
+        "platform": platform.platform(),
+    }
+
+
+class Run:
+    """An open run directory. Make one with `create`, `resume` or `open`."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = dict(manifest)
+        self.checkpoint = path / "checkpoint.safetensors"
+        self.gradients = path / "gradients.safetensors"
+        self.plot = path / "loss.png"
+        self._metrics = path / "metrics.jsonl"
+
+    @classmethod
+    def create(cls, path: str | Path, manifest: Manifest) -> Run:
+        """A new directory. Raises: CheckpointError if it already holds a run."""
+        path = Path(path)
+        for name in ("manifest.json", "checkpoint.safetensors"):
+            if (path / name).exists():
+                raise CheckpointError(f"{path}: already holds a run ({name}); resume it or choose another directory")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            run = cls(path, manifest)
+            run.truncate(-1)
+            run._write_manifest()
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot hold a run: {error.strerror or error}") from error
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """An existing run. Raises: CheckpointError if there is none or its manifest is damaged."""
+        file = Path(path) / "manifest.json"
+        try:
+            found = json.loads(file.read_bytes())
+        except OSError as error:
+            raise CheckpointError(f"{file}: no run is here: {error.strerror or error}") from error
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{file}: damaged, no valid JSON ({error})") from error
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            raise CheckpointError(f"{file}: not a manifest of format {FORMAT}, which this version reads")
+        for key, kind in _KEYS.items():
+            if not isinstance(found.get(key), kind):
+                raise CheckpointError(f"{file}: damaged, {key!r} is missing or no {kind.__name__}")
+        for key, inner in (("text", "sha256"), ("recipe", "digest"), ("framework", "framework")):
+            if not isinstance(found[key].get(inner), str):
+                raise CheckpointError(f"{file}: damaged, {key!r} has no {inner!r}")
+        return cls(Path(path), found)
+
+    @classmethod
+    def resume(cls, path: str | Path, manifest: Manifest) -> Run:
+        """The run in ``path``, or a new one if there is none yet.
+
+        ``manifest``: what would be run now. Only the number of updates and the intervals of evaluation and
+        checkpoints may differ; the manifest notes under ``resumed`` what went on where. Raises: DataError
+        for another text, CheckpointError for anything else that would not continue the same training.
+        """
+        if not (Path(path) / "manifest.json").exists():
+            return cls.create(path, manifest)
+        run = cls.open(path)
+        compare_text({"the run": run.manifest, "now": manifest})
+        for name, before, now in (
+            ("recipe", run.manifest["recipe"]["digest"], manifest["recipe"]["digest"]),
+            ("tier", run.manifest["tier"], manifest["tier"]),
+            ("framework", run.manifest["framework"]["framework"], manifest["framework"]["framework"]),
+            ("model", run.manifest["model"], manifest["model"]),
+            *(
+                (name, run.manifest["settings"].get(name), manifest["settings"][name])
+                for name in ("batch", "seed", "unit")
+            ),
+        ):
+            if before != now:
+                raise CheckpointError(
+                    f"{path}: cannot be resumed with another {name}: it has {before!r}, asked for is {now!r}"
+                )
+        now = {key: manifest[key] for key in ("started", "settings", "framework", "versions", "platform")}
+        run.manifest.setdefault("resumed", []).append(now)
+        run._write_manifest()
+        return run
+
+    @property
+    def label(self) -> str:
+        """A short name for plots and tables: framework and device."""
+        framework = self.manifest["framework"]
+        return f"{framework['framework']} ({framework.get('device', 'unknown device')})"
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append one row to the metrics. A loss that is not finite is written as null."""
+        with self._metrics.open("ab") as file:
+            file.write(_line(row))
+
+    def sync(self) -> None:
+        """Make the metrics durable; called before a checkpoint, so that it is never ahead of them."""
+        with self._metrics.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def rows(self) -> list[Row]:
+        """All metrics in order, null losses as NaN. A last line that was cut off is left out.
+
+        Raises: CheckpointError for any other line that is not an object with an integer ``update``.
+        """
+        try:
+            lines = self._metrics.read_bytes().split(b"\n")
+        except OSError as error:
+            raise CheckpointError(f"{self._metrics}: cannot be read: {error.strerror or error}") from error
+        rows: list[Row] = []
+        for number, line in enumerate(lines[:-1], 1):
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise CheckpointError(f"{self._metrics}: line {number} is damaged ({error})") from error
+            if not isinstance(row, dict) or type(row.get("update")) is not int:
+                raise CheckpointError(f"{self._metrics}: line {number} is damaged (it has no 'update')")
+            rows.append({k: math.nan if k in _LOSSES and v is None else v for k, v in row.items()})
+        return rows
+
+    def truncate(self, update: int) -> None:
+        """Forget the metrics after ``update``; -1 forgets all of them."""
+        kept = [] if update < 0 else [row for row in self.rows() if row["update"] <= update]
+        with atomic(self._metrics) as file:
+            file.writelines(map(_line, kept))
+
+    def _write_manifest(self) -> None:
+        with atomic(self.path / "manifest.json") as file:
+            file.write(json.dumps(self.manifest, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def compare_text(manifests: Mapping[str, Manifest]) -> None:
+    """Check that runs were trained on the same bytes. ``manifests``: a name for messages -> manifest.
+
+    Raises: DataError naming the first two that differ.
+    """
+    (first, one), *others = manifests.items()
+    for name, other in others:
+        if one["text"]["sha256"] != other["text"]["sha256"]:
+            raise DataError(
+                f"the runs saw different texts and cannot be compared: "
+                f"{first}: {_text(one)}, {name}: {_text(other)}; name the same text file for both"
+            )
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    finite = {k: None if k in _LOSSES and not math.isfinite(v) else v for k, v in row.items()}
+    return json.dumps(finite, allow_nan=False).encode() + b"\n"
+
+
+def _text(manifest: Manifest) -> str:
+    return f"{manifest['text'].get('name')!r} (SHA-256 {manifest['text']['sha256'][:12]})"
