@@ -1,35 +1,42 @@
-# `make demo` and `make test` do all set-up themselves: the environment in .venv, made once and
-# again whenever the dependencies change.
+# `make demo` and `make test` do all set-up themselves: an environment in .venv, made once and brought
+# up to date whenever the dependencies change.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-READY  := $(VENV)/ready
-PYTEST := MLX_ENABLE_TF32=0 $(BIN)/python -m pytest
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Idle OpenMP threads that spin would slow every other process on a small machine.
+PYTEST := MLX_ENABLE_TF32=0 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 JOBS   ?= 2
 
 .PHONY: demo test test-long lint clean
 
-demo: $(READY)
+demo: $(VENV)/run
 	$(BIN)/dualopt demo --out runs/demo
 
-test: $(READY) lint
+test: $(VENV)/dev lint
 	$(PYTEST) -n $(JOBS) -m "not long"
 
-test-long: $(READY)
+test-long: $(VENV)/dev
 	$(PYTEST) -n $(JOBS) -m long
 
-lint: $(READY)
+lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(READY): pyproject.toml constraints.txt
+# What the package needs, with both frameworks.
+$(VENV)/run: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "dualopt needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[all]" --group dev
-	@touch $(READY)
+	$(PIP) --upgrade "pip>=25.1"
+	$(PIP) -c constraints.txt -e ".[all]"
+	@touch $@
+
+# What its tests and checks need besides.
+$(VENV)/dev: $(VENV)/run
+	$(PIP) -c constraints.txt --group dev
+	@touch $@
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

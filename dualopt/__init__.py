@@ -10,6 +10,7 @@ from .catalog import ENTRIES
 from .counts import Count, complement, half_life, halving_exponent, rescale, retention
 from .errors import DualoptError
 from .exact import exact
+from .explain import explain
 from .frameworks import optimizer
 from .recipe import Group, Recipe
 from .recursion import Row, step
@@ -29,6 +30,7 @@ __all__ = [
     "Schedule",
     "complement",
     "exact",
+    "explain",
     "half_life",
     "halving_exponent",
     "optimizer",

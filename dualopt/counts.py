@@ -85,7 +85,8 @@ def increment(value: object, where: str = "count") -> int:
         number = int(value)  # type: ignore[call-overload]
     except (TypeError, ValueError, OverflowError):
         number = -1
-    if isinstance(value, bool) or number != value or number <= 0:
+    boolean = isinstance(value, bool) or "bool" in str(getattr(value, "dtype", ""))
+    if boolean or number != value or number <= 0:
         raise CountError(f"{where}: an update counts a positive whole number, got {value!r}")
     return int(number)
 

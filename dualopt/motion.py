@@ -45,15 +45,15 @@ class Additive(Stage):
 
 @dataclass(frozen=True)
 class Targeted(Additive):
-    """η solves RMS(a θ + η u) = R over all entries of the group, 0 ≤ η ≤ step · q.
+    """η solves RMS(w + η u) = R over all entries of the group, 0 ≤ η ≤ q · step, w the shrunk weights.
 
-    With the pooled sums  σ = Σ θ∘u,  ν = Σ u²,  ω = Σ θ²  over n entries, the equation is
+    With the pooled sums  σ = Σ w∘u,  ν = Σ u²,  ω = Σ w²  over n entries, the equation is
 
-        ν η² + 2 a σ η + a² ω − n R² = 0,      D = a² σ² + ν (n R² − a² ω)
+        ν η² + 2 σ η + ω − n R² = 0,      D = σ² − ν (ω − n R²)
 
-    and η = (−a σ + √D)/ν; the smaller root when the weights are already too large and u shrinks them;
-    the closest approach −a σ/ν when no root is real. Every branch is clamped to [0, step · q].
-    Source: JiHa-Kim, tinyshakespeare-gpt-optimizers (RMS-targeted solve), one η per group.
+    and η = (−σ + √D)/ν; the smaller root when the weights are already too large and u shrinks them; the
+    closest approach −σ/ν when no root is real. Every branch is clamped to [0, q · step].
+    Source: JiHa-Kim, tinyshakespeare-gpt-optimizers (one η per group); w generalises its a θ to every shrink.
     """
 
     local: ClassVar[bool] = False
@@ -61,40 +61,34 @@ class Targeted(Additive):
 
     @property
     def needs(self) -> dict[str, tuple[str, ...]]:
-        shrunk = {"a": ("shrink_half_life",), "a2": ("shrink_half_life",)}
-        return super().needs | shrunk | {"entries_r2": ("target_rms",)}
+        return super().needs | {"entries_r2": ("target_rms",)}
 
     def scalars(self, action: Action, clock: Clock, shape: Shape) -> dict[str, float]:
-        found = super().scalars(action, clock, shape)
-        a = 1 - found["c_a"]
-        return found | {"a": a, "a2": a * a, "entries_r2": math.prod(shape) * action["target_rms"] ** 2}
+        return super().scalars(action, clock, shape) | {"entries_r2": math.prod(shape) * action["target_rms"] ** 2}
 
     def pool(self, xp: Namespace, theta: Array, u: Arrays, k: Scalars) -> Arrays:
         along = u[AMBIENT]
-        one = xp.sum(xp.zeros_like(theta))
+        w = theta - self.shrink(xp, theta, along, k)
+        sum_uu = xp.sum(along * along)
         return {
-            "sum_tu": xp.sum(theta * along),
-            "sum_uu": xp.sum(along * along),
-            "sum_tt": xp.sum(theta * theta),
-            "sum_r2": one + k["entries_r2"],
+            "sum_wu": xp.sum(w * along),
+            "sum_uu": sum_uu,
+            "excess": xp.sum(w * w) - (xp.zeros_like(sum_uu) + k["entries_r2"]),  # ω − n R²
         }
 
     def __call__(self, xp: Namespace, theta: Array, u: Arrays, s: Arrays, k: Scalars) -> tuple[Array, Arrays]:
-        pooled = k if "sum_tu" in k else {**k, **self.pool(xp, theta, u, k)}
+        pooled = k if "sum_wu" in k else {**k, **self.pool(xp, theta, u, k)}
         return super().__call__(xp, theta, u, s, {**k, "eta": self.solve(xp, pooled)})
 
     def solve(self, xp: Namespace, k: Scalars) -> Array:
         """The η of the docstring, a 0-d array."""
-        sigma, nu = k["a"] * k["sum_tu"], k["sum_uu"]
-        excess = k["a2"] * k["sum_tt"] - k["sum_r2"]  # a² ω − n R²
-        zero = xp.zeros_like(nu)
-        nothing = nu <= 0
-        inverse = xp.ones_like(nu) / xp.where(nothing, xp.ones_like(nu), nu)
+        sigma, nu, excess = k["sum_wu"], k["sum_uu"], k["excess"]
+        zero, one = xp.zeros_like(nu), xp.ones_like(nu)
         discriminant = sigma * sigma - nu * excess
         root = xp.sqrt(xp.where(discriminant > 0, discriminant, zero))
         smaller = (excess > 0) & (sigma < 0)
+        inverse = one / xp.where(nu > 0, nu, one)  # u = 0: η multiplies nothing
         eta = inverse * (xp.where(smaller, -root, root) - sigma)
-        eta = xp.where(nothing, zero, eta)
         peak = zero + k["eta"]
         eta = xp.where(eta > 0, eta, zero)
         return xp.where(eta < peak, eta, peak)

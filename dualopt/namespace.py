@@ -20,7 +20,7 @@ import numpy as np
 
 from .errors import MissingFrameworkError, RecipeError, nearest
 from .exact import exact
-from .plan import Execute, executor
+from .executor import Execute, executor
 from .recursion import Array, Namespace
 
 Tier = Literal["exact", "fast"]

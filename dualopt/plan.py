@@ -2,23 +2,23 @@
 
 A `Plan` is made from a recipe and the shapes of the parameters. For each update it *proposes* clocks and
 scalars without changing anything, and *commits* them once the arrays have been updated, so an error in
-between leaves no trace. Backends carry a proposal out; `executor` is the plain way to do so in any
-namespace, and what every faster way is held to.
+between leaves no trace. Backends carry a proposal out (see `executor`).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from . import catalog
 from .clock import Clock
 from .counts import complement, increment
-from .errors import CheckpointError, GradientError, nearest
+from .directions.polar import EXACT
+from .errors import CheckpointError, GradientError, RecipeError, nearest
 from .recipe import Group, Recipe
-from .recursion import Array, Arrays, Namespace, Row, Scalars, Shape, step, step_group
+from .recursion import Row, Shape
 from .views import View, view
 
 RUN = ""  # the name under which counts hold the run's own τ
@@ -47,43 +47,6 @@ class Proposal:
     clocks: Mapping[str, Clock]
     scalars: Mapping[str, dict[str, float]]  # by parameter; equal scalars are one object
     steps: tuple[float, ...]  # η of each group
-
-
-Execute = Callable[
-    [PlannedGroup, Arrays, Mapping[str, Arrays], Arrays, Mapping[str, Scalars]],
-    dict[str, tuple[Array, Arrays]],
-]
-
-
-def executor(xp: Namespace) -> Execute:
-    """The plain way to carry out one update of a group in `xp`: the core's recursion, parameter by parameter.
-
-    Arguments of the result: the group, {name: θ}, {name: state}, {name: gradient}, {name: scalars}; all
-    floating-point arrays in the working type. Returns {name: (θ+, s+)}. Empty parameters pass through.
-    """
-
-    def execute(
-        planned: PlannedGroup,
-        theta: Arrays,
-        state: Mapping[str, Arrays],
-        gradient: Arrays,
-        k: Mapping[str, Scalars],
-    ) -> dict[str, tuple[Array, Arrays]]:
-        row, views = planned.row, planned.views
-        out = {name: (theta[name], state[name]) for name in theta}
-        live = [name for name in theta if views[name].size > 0]
-        seen = {name: views[name].apply(xp, theta[name]) for name in live}
-        kept = {name: {key: views[name].apply(xp, x) for key, x in state[name].items()} for name in live}
-        evidence = {name: {"gradient": views[name].apply(xp, gradient[name])} for name in live}
-        if row.motion.pools:
-            new = step_group(xp, row, seen, kept, evidence, {name: k[name] for name in live})
-        else:
-            new = {name: step(xp, row, seen[name], kept[name], evidence[name], k[name]) for name in live}
-        for name, (moved, s) in new.items():
-            out[name] = views[name].undo(xp, moved), {key: views[name].undo(xp, x) for key, x in s.items()}
-        return out
-
-    return execute
 
 
 def bind(
@@ -232,6 +195,15 @@ class Plan:
         if any(isinstance(c, bool) or not isinstance(c, int) or c < 0 or c > tau for c in (*counts.values(), tau)):
             raise CheckpointError("saved counts are not whole numbers between 0 and the count of the run")
         self.tau, self.counts = tau, dict(counts)
+
+    def refuse_factorisations(self) -> None:
+        """RecipeError if a group asks for a library's factorisation: the exact tier below float64 has none."""
+        for planned in self.groups:
+            if planned.action.get("polar") == EXACT:
+                raise RecipeError(
+                    f"group {planned.group.name!r}: polar = 'exact' is a library's factorisation, which the exact tier "
+                    "has in float64 only; name a coefficient set"
+                )
 
     def warn_if_too_fine(self, dtypes: Mapping[str, str]) -> None:
         """Warn about half-precision parameters whose shrink per update is lost in rounding."""

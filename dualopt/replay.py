@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,36 +13,49 @@ import numpy as np
 from .counts import Count, increment
 from .errors import CountError, NonFiniteError, RecipeError
 from .namespace import load
-from .plan import Plan, check_gradient
+from .plan import Plan, PlannedGroup, check_gradient
 from .recipe import Group, Recipe
 from .recursion import Array, Arrays, Namespace, propose
 
 Numpy = np.ndarray[Any, Any]
+Named = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What one update left behind, as numpy arrays in the parameters' own shapes.
+
+    Attributes:
+        params: by name.
+        state: [name][key].
+        scalars: [name] -> the derived scalars of this update, float64.
+        trace: [name] -> {"g": ..., "s": ..., "u": ...}, each {channel or key: array}; empty unless asked for.
+    """
+
+    params: dict[str, Numpy]
+    state: dict[str, dict[str, Numpy]]
+    scalars: dict[str, dict[str, float]]
+    trace: dict[str, dict[str, dict[str, Numpy]]]
 
 
 @dataclass
 class Replay:
-    """What happened, as numpy arrays; index t is the state *after* update t, counted from 0.
+    """What happened: the fields of every `Moment`; index t is the state *after* update t, counted from 0.
 
-    Attributes:
-        params: [t][name].
-        state: [t][name][key].
-        trace: [t][name] -> {"g": ..., "s": ..., "u": ...}, each {channel or key: array}; empty unless asked for.
-        resolved: every coordinate that was used, stated or by default.
-        scalars: [t][name] -> the derived scalars of update t, float64.
+    `resolved` has every coordinate that was used, stated or by default.
     """
 
     resolved: Mapping[str, Any]
     params: list[dict[str, Numpy]] = field(default_factory=list)
     state: list[dict[str, dict[str, Numpy]]] = field(default_factory=list)
-    trace: list[dict[str, dict[str, dict[str, Numpy]]]] = field(default_factory=list)
     scalars: list[dict[str, dict[str, float]]] = field(default_factory=list)
+    trace: list[dict[str, dict[str, dict[str, Numpy]]]] = field(default_factory=list)
 
 
 def replay(
     group: Group | Mapping[str, Any],
-    params: Mapping[str, Any],
-    grads: Iterable[Mapping[str, Any]],
+    params: Named,
+    grads: Iterable[Named],
     counts: int | Iterable[int],
     *,
     backend: str = "numpy",
@@ -66,44 +80,81 @@ def replay(
         DualoptError: bad group, counts, gradients, backend, tier or dtype; nothing is returned then.
     """
     group = group if isinstance(group, Group) else Group.from_dict(group)
-    chosen = load(backend)
-    xp = chosen.namespace(tier)
-    if dtype not in chosen.dtypes:
-        raise RecipeError(f"dtype {dtype!r}: {backend} has {', '.join(chosen.dtypes)}")
     first, increments = _increments(counts)
     recipe = Recipe(groups=(group,), count=Count("tokens", per_update=first))
-    start = {name: np.asarray(x) for name, x in params.items()}
-    plan = Plan(recipe, {name: x.shape for name, x in start.items()}, float64=dtype == "float64")
-    planned = plan.groups[0]
-    if tier == "exact" and planned.row.resolved.get("polar") == "exact" and dtype != "float64":
-        raise RecipeError(
-            "polar = 'exact' is a library's factorisation: not in the exact tier below float64; name a coefficient set"
-        )
-    execute = chosen.execute(tier)
-    theta: Arrays = {name: chosen.from_numpy(x, dtype) for name, x in start.items()}
-    state = {name: planned.row.init(xp, x) for name, x in theta.items()}
-    found = Replay(resolved=dict(planned.action))
+    moments = drive(recipe, params, grads, increments, backend=backend, tier=tier, dtype=dtype, trace=trace)
+    found = Replay(resolved=dict(_plan(recipe, params, tier, dtype).groups[0].action))
+    for moment in moments:
+        found.params.append(moment.params)
+        found.state.append(moment.state)
+        found.scalars.append(moment.scalars)
+        if trace:
+            found.trace.append(moment.trace)
+    return found
+
+
+def drive(
+    recipe: Recipe,
+    params: Named,
+    grads: Iterable[Named],
+    increments: Iterable[int] | None = None,
+    *,
+    backend: str = "numpy",
+    tier: str = "exact",
+    dtype: str = "float32",
+    trace: bool = False,
+) -> Iterator[Moment]:
+    """The same for a whole recipe, one update at a time; `increments` None: the recipe's `per_update`."""
+    chosen = load(backend)
+    xp, execute = chosen.namespace(tier), chosen.execute(tier)
+    if dtype not in chosen.dtypes:
+        raise RecipeError(f"dtype {dtype!r}: {backend} has {', '.join(chosen.dtypes)}")
+    plan = _plan(recipe, params, tier, dtype)
+    theta: Arrays = {name: chosen.from_numpy(np.asarray(x), dtype) for name, x in params.items()}
+    state = {name: planned.row.init(xp, theta[name]) for planned in plan.groups for name in planned.names}
+    counts = None if increments is None else iter(increments)
     for t, gradients in enumerate(grads):
         named = {name: np.asarray(g) for name, g in gradients.items()}
-        proposal = plan.propose(next(increments, None) or _too_few(t), named)
-        for name, g in named.items():
-            check_gradient(name, start[name].shape, g.shape, _kind(g))
-            if not np.isfinite(g).all():
-                raise NonFiniteError(f"update {t}: the gradient of {name!r} holds NaN or infinity")
-        evidence = {name: chosen.from_numpy(g, dtype) for name, g in named.items()}
-        moving = {name: theta[name] for name in named}
-        kept = {name: state[name] for name in named}
-        if trace:
-            found.trace.append(
-                {n: _trace(xp, planned, n, moving, kept, evidence, proposal.scalars, chosen.to_numpy) for n in named}
-            )
-        for name, (moved, s) in execute(planned, moving, kept, evidence, proposal.scalars).items():
-            theta[name], state[name] = moved, s
+        count = None if counts is None else next(counts, 0)
+        if count == 0:
+            raise CountError(f"counts end before update {t}, or are 0: give one number, or one per update")
+        proposal = plan.propose(count, named)
+        _check(t, plan, named)
+        traced: dict[str, dict[str, dict[str, Numpy]]] = {}
+        for planned in plan.groups:
+            names = [name for name in planned.names if name in named]
+            evidence = {name: chosen.from_numpy(named[name], dtype) for name in names}
+            moving, kept = {name: theta[name] for name in names}, {name: state[name] for name in names}
+            if trace:
+                stages = partial(_trace, xp, planned, moving, kept, evidence, proposal.scalars, chosen.to_numpy)
+                traced |= {name: stages(name) for name in names}
+            for name, (moved, s) in execute(planned, moving, kept, evidence, proposal.scalars).items():
+                theta[name], state[name] = moved, s
         plan.commit(proposal)
-        found.params.append({name: chosen.to_numpy(x) for name, x in theta.items()})
-        found.state.append({name: {key: chosen.to_numpy(x) for key, x in s.items()} for name, s in state.items()})
-        found.scalars.append({name: dict(k) for name, k in proposal.scalars.items()})
-    return found
+        yield Moment(
+            {name: chosen.to_numpy(x) for name, x in theta.items()},
+            {name: {key: chosen.to_numpy(x) for key, x in state[name].items()} for name in theta},
+            {name: dict(k) for name, k in proposal.scalars.items()},
+            traced,
+        )
+
+
+def _plan(recipe: Recipe, params: Named, tier: str, dtype: str) -> Plan:
+    double = dtype == "float64"
+    plan = Plan(recipe, {name: np.shape(x) for name, x in params.items()}, float64=double)
+    if tier == "exact" and not double:
+        plan.refuse_factorisations()
+    return plan
+
+
+def _check(t: int, plan: Plan, gradients: Mapping[str, Numpy]) -> None:
+    """GradientError or NonFiniteError for what no update can be made of."""
+    for name, g in gradients.items():
+        real = np.issubdtype(g.dtype, np.floating)
+        kind = "real" if real else "complex" if np.iscomplexobj(g) else str(g.dtype)
+        check_gradient(name, plan.groups[plan.group_of[name]].views[name].stored, g.shape, kind)
+        if not np.isfinite(g).all():
+            raise NonFiniteError(f"update {t}: the gradient of {name!r} holds NaN or infinity")
 
 
 def _increments(counts: int | Iterable[int]) -> tuple[int, Iterator[int]]:
@@ -115,16 +166,8 @@ def _increments(counts: int | Iterable[int]) -> tuple[int, Iterator[int]]:
     return increment(next(head, 1)), rest
 
 
-def _too_few(t: int) -> int:
-    raise CountError(f"counts end before update {t}: give one number, or one per update")
-
-
-def _kind(g: Numpy) -> str:
-    return "real" if np.issubdtype(g.dtype, np.floating) else "complex" if np.iscomplexobj(g) else str(g.dtype)
-
-
 def _trace(
-    xp: Namespace, planned: Any, name: str, theta: Arrays, state: Any, evidence: Arrays, k: Any, to_numpy: Any
+    xp: Namespace, planned: PlannedGroup, theta: Arrays, state: Any, evidence: Arrays, k: Any, to_numpy: Any, name: str
 ) -> dict[str, dict[str, Numpy]]:
     """g, s and u of one parameter, in its own shape."""
     seen = planned.views[name]

@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from dualopt.plan import Execute, PlannedGroup, executor
+from dualopt.executor import Execute, executor
+from dualopt.plan import PlannedGroup
 from dualopt.recursion import Part, Row, step
 
 from .namespace import COMPILED, EXACT, FAST

@@ -1,0 +1,23 @@
+"""dualopt on MLX: namespaces, execution and the native optimizer."""
+
+import importlib.metadata
+
+from dualopt.namespace import Backend
+
+from .execute import executor_of
+from .namespace import EXACT, FAST
+from .optimizer import Optimizer
+from .parameters import shapes_of
+from .saving import from_numpy, to_numpy
+
+BACKEND = Backend(
+    name="mlx",
+    namespaces={"exact": EXACT, "fast": FAST},
+    from_numpy=from_numpy,
+    to_numpy=to_numpy,
+    execute=executor_of,
+    dtypes=("float32",),
+    version=importlib.metadata.version("mlx"),
+)
+
+__all__ = ["BACKEND", "Optimizer", "shapes_of"]

@@ -1,0 +1,115 @@
+"""How MLX carries out one update of a group.
+
+exact    the core's recursion in the exact namespace, parameter by parameter, eagerly
+fast     elementwise rows by functions compiled from the core's parts, over arrays of one dimension: a
+         new size is traced again, but runs the machine code of the others; everything else eagerly in
+         the fast namespace. Inside a compiled training step all of it becomes part of that step.
+
+Scalars are 0-d float32 arrays: a Python float would be a constant, and a new one compiles again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import mlx.core as mx
+
+from dualopt.errors import RecipeError, nearest
+from dualopt.executor import Execute, executor
+from dualopt.namespace import TIERS
+from dualopt.plan import PlannedGroup
+from dualopt.recursion import Part, Row, Scalars, propose
+
+from .namespace import EXACT, FAST
+
+Kernel = Callable[..., Any]
+
+
+@lru_cache(maxsize=1)
+def can_compile() -> bool:
+    """True if `mx.compile` works here; on the CPU it calls a C++ compiler when the result is evaluated."""
+    try:
+        mx.eval(mx.compile(lambda x: x * x + x)(mx.ones(1)))
+    except RuntimeError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=256)
+def _kernel(parts: tuple[Part, ...]) -> Kernel:
+    """The update of all rows with these parts: (θ, state, gradient, k) -> (θ+, s+), all of one dimension.
+
+    One compiled function per memory, then one for θ: a function of one output writes into the buffer of
+    an input, one of several does not, and its expression would be too deep to stay in one piece.
+    """
+    row = Row("", *parts)  # type: ignore[arg-type]
+
+    def memory(key: str) -> Kernel:
+        return mx.compile(lambda theta, s, g, k: propose(FAST, row, theta, s, {"gradient": g}, k)[1][key])
+
+    def move(theta: mx.array, s: Any, gradient: mx.array, k: Any) -> Any:
+        g = row.signal(FAST, theta, {"gradient": gradient}, k)
+        return row.motion(FAST, theta, row.direction(FAST, s, g, k), s, k)
+
+    memories: dict[str, Kernel] = {}
+    motion = mx.compile(move)
+
+    def update(theta: mx.array, state: Any, gradient: mx.array, k: Any) -> Any:
+        for key in state.keys() - memories.keys():
+            memories[key] = memory(key)
+        s = {key: memories[key](theta, state, gradient, k) for key in state}
+        return motion(theta, s, gradient, k)
+
+    return update
+
+
+def _arrays(k: Scalars) -> dict[str, mx.array]:
+    return {name: x if isinstance(x, mx.array) else mx.array(x, mx.float32) for name, x in k.items()}
+
+
+def _flat(
+    planned: PlannedGroup,
+    theta: Mapping[str, mx.array],
+    state: Mapping[str, Any],
+    gradient: Mapping[str, mx.array],
+    k: Mapping[str, Scalars],
+) -> dict[str, tuple[mx.array, dict[str, mx.array]]]:
+    """The update of an elementwise row by its kernel. Empty parameters pass through."""
+    update, out = _kernel(planned.row.parts), {}
+    for name, x in theta.items():
+        if x.size == 0:
+            out[name] = x, state[name]
+            continue
+        flat = {key: mx.flatten(s) for key, s in state[name].items()}
+        moved, new = update(mx.flatten(x), flat, mx.flatten(gradient[name]), _arrays(k[name]))
+        out[name] = mx.reshape(moved, x.shape), {key: mx.reshape(s, x.shape) for key, s in new.items()}
+    return out
+
+
+def executor_of(tier: str) -> Execute:
+    """How `tier` is carried out, on float32 arrays. RecipeError for an unknown tier."""
+    if tier not in TIERS:
+        raise RecipeError(f"tier: {tier!r} is not one of {', '.join(TIERS)}{nearest(str(tier), TIERS)}")
+    plain = executor(EXACT if tier == "exact" else FAST)
+    compiled = tier == "fast" and can_compile()
+
+    def execute(planned: PlannedGroup, theta: Any, state: Any, gradient: Any, k: Any) -> Any:
+        if compiled and planned.row.local:
+            return _flat(planned, theta, state, gradient, k)
+        return plain(planned, theta, state, gradient, {name: _arrays(k[name]) for name in theta})
+
+    return execute
+
+
+def _finite(x: mx.array) -> mx.array:
+    return mx.all(mx.abs(x) < mx.inf)
+
+
+_finite_compiled = mx.compile(_finite)
+
+
+def finite(x: mx.array) -> mx.array:
+    """Whether all elements are finite, a 0-d boolean. (Not by `sign` or `max`: they may hide a NaN.)"""
+    return (_finite_compiled if can_compile() else _finite)(mx.flatten(x))

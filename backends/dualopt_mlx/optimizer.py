@@ -1,0 +1,286 @@
+"""A recipe as an `mlx.optimizers.Optimizer`.
+
+The host part and the array part of an update are separate. `advance` derives the scalars of an update
+and writes them into `state` as arrays; `update` does so itself, unless it is being traced: Python runs
+only once then, and the compiled step needs an `advance` before every call. `compile` sees to it.
+
+Counts move when an update has happened. An eager update is refused before anything changes; a compiled
+one finds out on the device, changes nothing by a mask, and the next call to the host part reports it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import mlx.core as mx
+from mlx import nn
+
+from dualopt.errors import CountError, NonFiniteError, RecipeError, StaleScalarsError
+from dualopt.plan import Plan, Proposal
+from dualopt.recipe import Recipe
+
+from .compiling import guarded
+from .execute import can_compile, executor_of, finite
+from .parameters import (
+    Named,
+    Tree,
+    dtype_name,
+    gradients_of,
+    merge,
+    replaced,
+    traced,
+    trained,
+    tree_of,
+    values_of,
+    working,
+)
+from .saving import Saving
+from .state import Memory, State
+
+
+class Optimizer(Saving):
+    """Carries out a recipe on an MLX module, or on a mapping of dotted names to arrays.
+
+    State is float32 whatever the parameters are; half-precision parameters are computed in float32 and
+    rounded once. Tied parameters (the same array under two names) count once and move together.
+
+    Args:
+        model: the trainable parameters of a module, or all of a mapping. Make the optimizer before the
+            first gradient: `nn.value_and_grad` hides which arrays were tied.
+        recipe: what to do.
+        tier: ``"fast"``, or ``"exact"`` (the same bits on every framework; never compiled).
+
+    Raises:
+        RecipeError: the recipe does not fit the parameters, or the tier is unknown.
+    """
+
+    def __init__(self, model: Tree, recipe: Recipe, *, tier: str = "fast") -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.tier = tier
+        self._execute = executor_of(tier)
+        self._model = model
+        parameters, self._tied = trained(model)
+        self._shapes = {name: tuple(x.shape) for name, x in parameters.items()}
+        self.plan = Plan(recipe, self._shapes, layout="channels_last")
+        if tier == "exact":
+            self.plan.refuse_factorisations()
+        self.plan.warn_if_too_fine({name: dtype_name(x) for name, x in parameters.items()})
+        self._store = State(self.plan, self._start(parameters))
+        self._state = self._store.tree
+        self._steps = self._before = tuple(g.action["step"] for g in self.plan.groups)
+        self._ready: Proposal | None = None
+        self._used = False  # whether a trace has made use of `_ready`
+        self._initialized = True
+
+    def init(self, parameters: Tree) -> None:
+        """Nothing: the state exists from the start."""
+
+    def update(self, model: Tree, gradients: Tree, count: int | None = None) -> None:
+        """One update of `model`, a module or a dictionary, as `apply_gradients` does it."""
+        new = self.apply_gradients(gradients, model, count)
+        if isinstance(model, nn.Module):
+            model.update(new)
+        else:
+            merge(model, new)
+
+    def apply_gradients(self, gradients: Tree, parameters: Tree, count: int | None = None) -> Any:
+        """The parameters after one update; the given ones stay as they are.
+
+        Args:
+            gradients: a nested tree or {dotted name: array}. Parameters without gradient neither move
+                nor age.
+            parameters: those of the model, or more than those with gradients.
+            count: Δτ in the recipe's base unit; default: its `per_update`.
+
+        Returns:
+            The branches of `parameters` that moved.
+
+        Raises:
+            GradientError, NonFiniteError: gradients that do not fit or are not finite.
+            CountError: bad `count`, or one given although `advance` was called.
+            StaleScalarsError: traced without `advance`.
+            Parameters, state and counts are as they were then, also before an `advance`.
+        """
+        tree = tree_of(parameters)
+        try:
+            named = gradients_of(gradients, self._shapes, self._tied)
+            theta = values_of(tree, named, self._shapes)
+            are_finite = {name: finite(g) for name, g in named.items()}
+            if self._is_traced(are_finite):
+                moved = self._traced_update(named, theta, are_finite, count)
+            else:
+                moved = self._eager_update(named, theta, are_finite, count)
+        except Exception:
+            self._drop()
+            raise
+        moved |= {second: moved[first] for second, first in self._tied.items() if first in moved}
+        return replaced(tree, moved) or {}
+
+    def advance(self, count: int | None = None, names: Iterable[str] | None = None) -> None:
+        """The host part of the next update: derive its scalars and write them into `state`.
+
+        Args:
+            count: Δτ of the update; default: the recipe's `per_update`.
+            names: the parameters that may have gradients; default: all.
+
+        Raises:
+            CountError, GradientError: bad count, unknown name.
+            NonFiniteError, StaleScalarsError: what the last compiled update reports.
+        """
+        self._settle()
+        self._drop()
+        chosen = self._shapes if names is None else [self._tied.get(name, name) for name in names]
+        self._fill(self.plan.propose(count, chosen))
+
+    def compile(self, step: Callable[..., Any], *, inputs: Any = None, outputs: Any = None) -> Callable[..., Any]:
+        """``mx.compile(step)`` preceded by `advance`: call the result with ``count=``.
+
+        `step` calls `update` once. The arrays of the model and of this optimizer are captured; `inputs` and
+        `outputs` are further trees, e.g. ``mx.random.state`` for dropout. In the exact tier, or without a
+        compiler, `step` runs as it is. If it raises, all captured arrays are as they were.
+        """
+        state = [self._model, self._state]
+        if self.tier == "exact" or not can_compile():
+            return guarded(step, [], self.advance, self._drop)
+        captured = [[*state, inputs], [*state, outputs]]
+        inner = mx.compile(step, inputs=captured[0], outputs=captured[1])
+        return guarded(inner, captured, self.advance, self._drop)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The count that each parameter has lived."""
+        self._settle()
+        return dict(self.plan.counts)
+
+    @property
+    def count(self) -> int:
+        """τ: the count of the run."""
+        self._settle()
+        return self.plan.tau
+
+    @property
+    def steps(self) -> dict[str, float]:
+        """{group name: η of the latest update}; the peaks before the first."""
+        return {g.group.name: eta for g, eta in zip(self.plan.groups, self._steps, strict=True)}
+
+    @property
+    def learning_rate(self) -> mx.array:
+        """η of the first group, 0-d."""
+        return self._state["learning_rate"]
+
+    @learning_rate.setter
+    def learning_rate(self, value: object) -> None:
+        raise RecipeError("the step of every group comes from the recipe: change 'step' or [schedule] there")
+
+    def _is_traced(self, are_finite: Named) -> bool:
+        """Whether this update is being traced; evaluates the gradients otherwise."""
+        inside, captured = traced(are_finite.values()), self._store.captured()
+        if inside and not captured:
+            raise StaleScalarsError(
+                "update() is being traced, but opt.state is not among the inputs and outputs of mx.compile: counts "
+                "and scalars would be frozen. Use opt.compile(step), or capture [model.state, opt.state] in both"
+            )
+        return captured
+
+    def _eager_update(self, named: Named, theta: Named, are_finite: Named, count: int | None) -> Named:
+        self._settle()
+        proposal = self._proposal(named, count)
+        bad = next((name for name, is_finite in are_finite.items() if not is_finite.item()), None)
+        if bad is not None:
+            self._refuse(bad)
+            self._drop()
+            return dict(theta)
+        if self._ready is None:
+            self._fill(proposal)
+        moved, memory = self._updated(named, theta)
+        self._store.keep(memory)
+        self.plan.commit(proposal)
+        self._store.updates += 1
+        self._done()
+        return moved
+
+    def _traced_update(self, named: Named, theta: Named, are_finite: Named, count: int | None) -> Named:
+        """The same, masked by what only the device will know."""
+        if self.tier == "exact":
+            raise RecipeError("the exact tier runs eagerly: a compiler may contract a·b + c. Use opt.compile(step)")
+        if self._ready is None or self._used:
+            raise StaleScalarsError(
+                "update() is being traced without scalars of its own: call opt.advance(count) before every call of "
+                "the compiled step, or use opt.compile(step); one update per step"
+            )
+        self._proposal(named, count)
+        self._used = True
+        moved, memory = self._updated(named, theta)
+        ok = self._store.consume(are_finite)
+        old = self._store.tree["memory"]
+        self._store.keep({n: {key: mx.where(ok, x, old[n][key]) for key, x in s.items()} for n, s in memory.items()})
+        return {name: mx.where(ok, x, theta[name]) for name, x in moved.items()}
+
+    def _updated(self, named: Named, theta: Named) -> tuple[Named, Memory]:
+        """(parameters, memories) after the update that is ready; nothing is modified."""
+        moved: Named = {}
+        memory: Memory = {}
+        for planned in self.plan.groups:
+            names = [name for name in planned.names if name in named]
+            here = {name: working(theta[name]) for name in names}
+            kept = {name: self._store.tree["memory"][name] for name in names}
+            found = self._execute(planned, here, kept, named, self._store.scalars(names))
+            for name, (x, s) in found.items():
+                moved[name], memory[name] = x.astype(theta[name].dtype), s
+        return moved, memory
+
+    def _proposal(self, named: Named, count: int | None) -> Proposal:
+        """The update of the parameters `named`: what is ready, or a new one."""
+        ready = self._ready
+        if ready is None:
+            return self.plan.propose(count, named)
+        if count is not None:
+            raise CountError("advance() has already counted this update; call update() without count")
+        left = next((name for name in named if name not in ready.scalars), None)
+        if left is not None:
+            raise StaleScalarsError(f"{left!r} has a gradient, but advance(names=...) left it out; name it there")
+        return dataclasses.replace(ready, clocks={n: ready.clocks[n] for n in named})
+
+    def _fill(self, proposal: Proposal) -> None:
+        self._before, self._steps = self._steps, proposal.steps
+        self._store.fill(proposal)
+        self._ready, self._used = proposal, False
+
+    def _done(self) -> None:
+        """Nothing is ready any more; the tree says what the plan says."""
+        self._ready, self._used = None, False
+        self._store.write(self._steps[0])
+
+    def _drop(self) -> None:
+        """Undo an `advance` that no update has used."""
+        if self._ready is not None and not self._store.touched:
+            self._steps = self._before
+            self._done()
+
+    def _settle(self) -> None:
+        """Take over what compiled updates did, and report what they refused."""
+        report = self._store.report()
+        if report is None or report.fresh:
+            return
+        if report.updates == self._store.updates:
+            self._steps = self._before
+        self.plan.restore(report.counts)
+        self._store.updates = report.updates
+        self._done()
+        if report.missed:
+            raise StaleScalarsError(
+                f"{report.missed} compiled update(s) ran without opt.advance(count) before them, and changed nothing; "
+                "call it before every call of the compiled step, or use opt.compile(step)"
+            )
+        if report.nonfinite is not None:
+            self._refuse(report.nonfinite)
+
+    def _refuse(self, name: str) -> None:
+        """NonFiniteError, unless the recipe says to skip such updates."""
+        if self.plan.recipe.nonfinite == "raise":
+            raise NonFiniteError(
+                f"the gradient of {name!r} holds NaN or infinity; nothing was changed. Find the cause, or set "
+                "nonfinite = 'skip' in the recipe"
+            )

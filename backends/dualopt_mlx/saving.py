@@ -1,0 +1,131 @@
+"""Saving and loading: MLX's tree of arrays, and the portable snapshot of every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx import optimizers as mlx_optimizers
+
+from dualopt.checkpoint import Snapshot, require
+from dualopt.errors import CheckpointError
+from dualopt.plan import RUN, Plan
+from dualopt.recursion import Shape
+
+from .namespace import FAST
+from .parameters import HALF, Named, Tree, merge, replaced, tree_of, values_of, working
+from .state import Memory, State
+
+
+def from_numpy(x: np.ndarray[Any, Any], dtype: str = "float32") -> mx.array:
+    """A copy on MLX's default device."""
+    return mx.array(np.asarray(x, dtype=np.float32)).astype(getattr(mx, dtype))
+
+
+def to_numpy(x: mx.array) -> np.ndarray[Any, Any]:
+    """A copy; half precision is widened to float32, which is exact."""
+    return np.array(working(x) if x.dtype in HALF else x)
+
+
+def from_snapshot(saved: Snapshot, parameters: Named, start: Memory) -> tuple[Named, Memory]:
+    """(parameters, memories) of a snapshot. A parameter that has never been updated may be saved without.
+
+    Args:
+        saved: of any backend.
+        parameters: the present ones, for shapes and dtypes.
+        start: the memories before the first update.
+
+    Raises:
+        CheckpointError: other parameters, shapes, dtypes or memories.
+    """
+    require(saved, {name: tuple(x.shape) for name, x in parameters.items()}, where="snapshot")
+    values: Named = {}
+    memory: Memory = {}
+    for name, x in parameters.items():
+        kind, here = saved.dtypes.get(name, "F32"), HALF.get(x.dtype, "F32")
+        if kind != here:
+            raise CheckpointError(f"snapshot: {name!r} was saved as {kind}, in the model it is {here}")
+        values[name] = mx.array(np.asarray(saved.parameters[name], np.float32)).astype(x.dtype)
+        found, expected = saved.state.get(name, {}), start[name]
+        if not found and not saved.counts.get(name, 0):
+            memory[name] = expected
+            continue
+        shapes = {key: tuple(np.shape(s)) for key, s in found.items()}
+        if shapes != {key: tuple(s.shape) for key, s in expected.items()}:
+            raise CheckpointError(
+                f"snapshot: state of {name!r} is {shapes}, the recipe keeps {', '.join(expected)} of shape {x.shape}"
+            )
+        memory[name] = {key: from_numpy(found[key]) for key in expected}
+    return values, memory
+
+
+class Saving(mlx_optimizers.Optimizer):
+    """The part of `Optimizer` that saves and loads."""
+
+    plan: Plan
+    _model: Tree
+    _tied: dict[str, str]
+    _shapes: dict[str, Shape]
+    _store: State
+    _steps: tuple[float, ...]
+
+    def _settle(self) -> None:
+        """Take over what compiled updates did."""
+        raise NotImplementedError
+
+    def _done(self) -> None:
+        """Nothing is ready any more; the tree says what the plan says."""
+        raise NotImplementedError
+
+    @property
+    def state(self) -> Any:
+        """The tree of arrays (see `state`): capture it in `mx.compile`, save it, assign a saved one."""
+        return self._state
+
+    @state.setter
+    def state(self, saved: Any) -> None:
+        counts, updates, memory = self._store.check(saved)
+        self._install(counts, updates, memory)
+
+    def snapshot(self) -> Snapshot:
+        """Copies of the parameters of the model or mapping, state and counts: the portable checkpoint."""
+        self._settle()
+        parameters = values_of(tree_of(self._model), self._shapes, self._shapes)
+        return Snapshot(
+            {name: to_numpy(x) for name, x in parameters.items()},
+            {name: {key: to_numpy(x) for key, x in s.items()} for name, s in self._store.tree["memory"].items()},
+            self.plan.saved_counts(),
+            {name: HALF[x.dtype] for name, x in parameters.items() if x.dtype in HALF},
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Continue from a snapshot of any backend: the parameters of the model or mapping, state and counts.
+
+        Raises:
+            CheckpointError: it does not fit; nothing has changed then.
+        """
+        tree = tree_of(self._model)
+        present = values_of(tree, self._shapes, self._shapes)
+        values, memory = from_snapshot(snapshot, present, self._start(present))
+        updates = snapshot.counts.get(RUN, 0) // self.plan.recipe.count.per_update  # their number is not saved
+        self._install(snapshot.counts, updates, memory)
+        values |= {second: values[first] for second, first in self._tied.items()}
+        merge(self._model, replaced(tree, values))
+
+    def _start(self, parameters: Named) -> Memory:
+        """The memories before the first update."""
+        groups, of = self.plan.groups, self.plan.group_of
+        return {name: groups[of[name]].row.init(FAST, working(x)) for name, x in parameters.items()}
+
+    def _install(self, counts: Mapping[str, int], updates: int, memory: Memory) -> None:
+        """Continue from saved counts and memories. CheckpointError, before any change, if counts do not fit."""
+        self.plan.restore(counts)
+        self._store.updates = updates
+        self._store.keep(memory)
+        if self.plan.tau:
+            self._steps = tuple(self.plan.current_step(i) for i in range(len(self.plan.groups)))
+        else:
+            self._steps = tuple(g.action["step"] for g in self.plan.groups)
+        self._done()

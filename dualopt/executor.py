@@ -1,0 +1,75 @@
+"""Carrying out one update of a planned group, in any namespace: what every faster way is held to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+from .plan import PlannedGroup
+from .recursion import Array, Arrays, Namespace, Scalars, Shape, step, step_group
+
+Execute = Callable[
+    [PlannedGroup, Arrays, Mapping[str, Arrays], Arrays, Mapping[str, Scalars]], dict[str, tuple[Array, Arrays]]
+]
+
+STACK = 2**22  # most elements of a stack: bounds the transient memory
+
+
+def executor(xp: Namespace) -> Execute:
+    """One update of a group by the core's recursion in `xp`.
+
+    Matrices of one shape and one set of scalars are stacked, so that products and norms are batched; a stack
+    has the bits of its members. Elementwise rows go parameter by parameter.
+
+    Arguments of the result: the group, {name: θ}, {name: state}, {name: gradient}, {name: scalars}; all
+    floating-point arrays in the working type. Returns {name: (θ+, s+)}. Empty parameters pass through.
+    """
+
+    def execute(
+        planned: PlannedGroup,
+        theta: Arrays,
+        state: Mapping[str, Arrays],
+        gradient: Arrays,
+        k: Mapping[str, Scalars],
+    ) -> dict[str, tuple[Array, Arrays]]:
+        row, views = planned.row, planned.views
+        out = {name: (theta[name], state[name]) for name in theta}
+        live = [name for name in theta if views[name].size > 0]
+        seen = {name: views[name].apply(xp, theta[name]) for name in live}
+        kept = {name: {key: views[name].apply(xp, x) for key, x in state[name].items()} for name in live}
+        evidence = {name: {"gradient": views[name].apply(xp, gradient[name])} for name in live}
+        if row.motion.pools:
+            new = step_group(xp, row, seen, kept, evidence, {name: k[name] for name in live})
+        elif row.local:
+            new = {name: step(xp, row, seen[name], kept[name], evidence[name], k[name]) for name in live}
+        else:
+            new = {}
+            for names in _stacks(planned, live, k):
+                stacks = [_stacked(xp, [a[name] for name in names]) for a in (kept, evidence)]
+                joined = _stacked(xp, [{"theta": seen[name]} for name in names])["theta"]
+                moved, s = step(xp, row, joined, stacks[0], stacks[1], k[names[0]])
+                new |= {name: (moved[i], {key: x[i] for key, x in s.items()}) for i, name in enumerate(names)}
+        for name, (moved, s) in new.items():
+            out[name] = views[name].undo(xp, moved), {key: views[name].undo(xp, x) for key, x in s.items()}
+        return out
+
+    return execute
+
+
+def _stacks(planned: PlannedGroup, names: list[str], k: Mapping[str, Scalars]) -> Iterator[list[str]]:
+    """The names in lists of equal shape and equal scalars, of bounded size."""
+    found: dict[tuple[object, ...], list[str]] = {}
+    for name in names:
+        values = tuple(x if isinstance(x, float) else id(x) for x in k[name].values())
+        found.setdefault((planned.views[name].seen, values), []).append(name)
+    for same in found.values():
+        most = max(1, STACK // math.prod(planned.views[same[0]].seen))
+        yield from (same[i : i + most] for i in range(0, len(same), most))
+
+
+def _stacked(xp: Namespace, members: list[Arrays]) -> Arrays:
+    """{key: array} of every member -> {key: (members, ...)}."""
+    whole: Shape = (1,)
+    return {
+        key: xp.concat([xp.reshape(m[key], whole + tuple(m[key].shape)) for m in members], axis=0) for key in members[0]
+    }

@@ -1,0 +1,30 @@
+"""JAX on the CPU as a backend: the proof that the contract of `dualopt.namespace` is complete.
+
+Nothing in the core knows JAX; this page is all that a further array library takes. float64 stays off
+and products are asked for in full float32. XLA flushes subnormal numbers to zero on the CPU.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dualopt.exact import exact
+from dualopt.executor import executor
+from dualopt.namespace import Backend
+
+
+def backend() -> Backend:
+    """The record that `dualopt.namespace.register` asks for."""
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_default_matmul_precision", "float32")
+    namespaces = {"exact": exact(jnp), "fast": jnp}
+    return Backend(
+        name="jax",
+        namespaces=namespaces,
+        from_numpy=lambda x, dtype: jnp.asarray(np.asarray(x, dtype=dtype)),
+        to_numpy=np.array,
+        execute=lambda tier: executor(namespaces[tier]),
+        version=jax.__version__,
+    )
