@@ -85,7 +85,7 @@ def _rmsprop(o: Options) -> Parts:
 
 
 def _muon(o: Options) -> Parts:
-    return Gradient(), Memories(), Descent(Readout(), SpectralBall(MUON_SCALES[o["scale"]], o["polar"]))
+    return Gradient(), Memories(), Descent(Readout(), SpectralBall(MUON_SCALES[o["scale"]], o["polar"], "scale"))
 
 
 def _norm_ball(o: Options) -> Parts:

@@ -48,7 +48,7 @@ def executor(xp: Namespace) -> Execute:
                 stacks = [_stacked(xp, [a[name] for name in names]) for a in (kept, evidence)]
                 joined = _stacked(xp, [{"theta": seen[name]} for name in names])["theta"]
                 moved, s = step(xp, row, joined, stacks[0], stacks[1], k[names[0]])
-                new |= {name: (moved[i], {key: x[i] for key, x in s.items()}) for i, name in enumerate(names)}
+                new |= {name: (moved[i, ...], {key: x[i, ...] for key, x in s.items()}) for i, name in enumerate(names)}
         for name, (moved, s) in new.items():
             out[name] = views[name].undo(xp, moved), {key: views[name].undo(xp, x) for key, x in s.items()}
         return out

@@ -22,7 +22,7 @@ from dualopt.namespace import Backend
 
 from . import jax_backend
 
-settings.register_profile("stable", derandomize=True, deadline=None, max_examples=20)
+settings.register_profile("stable", derandomize=False, deadline=None, max_examples=1500)
 settings.load_profile("stable")
 
 

@@ -23,18 +23,25 @@ from dualopt.plan import PlannedGroup
 from dualopt.recursion import Part, Row, Scalars, propose
 
 from .namespace import EXACT, FAST
+from .parameters import traced
 
 Kernel = Callable[..., Any]
 
 
 @lru_cache(maxsize=1)
 def can_compile() -> bool:
-    """True if `mx.compile` works here; on the CPU it calls a C++ compiler when the result is evaluated."""
+    """True if `mx.compile` works here: it may be switched off, and on the CPU it calls a C++ compiler."""
+    seen = []
+
+    def probe(x: mx.array) -> mx.array:
+        seen.append(traced([x]))
+        return x * x + x
+
     try:
-        mx.eval(mx.compile(lambda x: x * x + x)(mx.ones(1)))
+        mx.eval(mx.compile(probe)(mx.ones(1)))
     except RuntimeError:
         return False
-    return True
+    return seen[0]
 
 
 @lru_cache(maxsize=256)

@@ -132,7 +132,9 @@ class Optimizer(Saving):
         self._settle()
         self._drop()
         chosen = self._shapes if names is None else [self._tied.get(name, name) for name in names]
-        self._fill(self.plan.propose(count, chosen))
+        ready = self.plan.propose(count, chosen)
+        self._fill(self.plan.propose(count, self._shapes))  # all: a step compiled earlier may read others
+        self._ready = ready
 
     def compile(self, step: Callable[..., Any], *, inputs: Any = None, outputs: Any = None) -> Callable[..., Any]:
         """``mx.compile(step)`` preceded by `advance`: call the result with ``count=``.
@@ -144,9 +146,8 @@ class Optimizer(Saving):
         state = [self._model, self._state]
         if self.tier == "exact" or not can_compile():
             return guarded(step, [], self.advance, self._drop)
-        captured = [[*state, inputs], [*state, outputs]]
-        inner = mx.compile(step, inputs=captured[0], outputs=captured[1])
-        return guarded(inner, captured, self.advance, self._drop)
+        inner = mx.compile(step, inputs=[state, inputs], outputs=[state, outputs])
+        return guarded(inner, [state, inputs, outputs], self.advance, self._drop)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -238,7 +239,7 @@ class Optimizer(Saving):
             return self.plan.propose(count, named)
         if count is not None:
             raise CountError("advance() has already counted this update; call update() without count")
-        left = next((name for name in named if name not in ready.scalars), None)
+        left = next((name for name in named if name not in ready.clocks), None)
         if left is not None:
             raise StaleScalarsError(f"{left!r} has a gradient, but advance(names=...) left it out; name it there")
         return dataclasses.replace(ready, clocks={n: ready.clocks[n] for n in named})

@@ -18,7 +18,6 @@ from .. import checkpoint, tensors
 from ..errors import RecipeError
 from ..workload.gradients import read
 from ..workload.model import GPTConfig, initial
-from ..workload.plot import loss_plot
 from ..workload.run import Run
 from ..workload.text import unigram_entropy
 from . import work
@@ -35,8 +34,10 @@ from .training import (
     Seed,
     Updates,
     Width,
+    plots,
     runs_table,
     summary,
+    written,
 )
 
 _MODEL = GPTConfig()
@@ -91,7 +92,7 @@ def demo(
         if done[-1].outcome.interrupted:
             warn(f"stopped at update {done[-1].outcome.update}")
             raise typer.Exit(130)
-    loss_plot(out / "loss.png", [trained.run for trained in done])
+    plots(out, done)
     again = _keep_inputs(job, done[0].run, frameworks, out)
     start = time.perf_counter()
     with progress("proof", record, quiet=as_json) as tick:
@@ -180,4 +181,4 @@ def _print(
     proof_table(proof, f"Proof, exact tier: the same gradients through each ({seconds:.1f} s)")
     for name in _missing([trained.framework for trained in done]):
         say(f"{name} is not installed; pip install 'dualopt-optim[{name}]' brings it", style="yellow")
-    paths(**{trained.framework: trained.run.path for trained in done}, plot=out / "loss.png", again=again)
+    paths(**written(done), plot=out / "loss.png", again=again)

@@ -71,7 +71,7 @@ def train(
         if done[-1].outcome.interrupted:
             break
     if plot:
-        loss_plot(out / "loss.png", [trained.run for trained in done])
+        plots(out, done)
     _report(job, done, out / "loss.png" if plot else None, as_json)
     if done[-1].outcome.interrupted:
         warn(f"stopped at update {done[-1].outcome.update}; --resume continues from there")
@@ -89,6 +89,20 @@ def summary(trained: work.Trained) -> dict[str, Any]:
         "validation_loss": trained.last("validation_loss"),
         "seconds": trained.last("elapsed"),
         "run": str(trained.run.path),
+    }
+
+
+def plots(out: Path, done: list[work.Trained]) -> None:
+    """loss.png in every run directory, and one in `out` that compares them."""
+    for trained in done:
+        loss_plot(trained.run.plot, [trained.run])
+    loss_plot(out / "loss.png", [trained.run for trained in done])
+
+
+def written(done: list[work.Trained]) -> dict[str, str]:
+    """{framework: its run directory and what is in it}."""
+    return {
+        t.framework: f"{t.run.path}/ (manifest.json, metrics.jsonl, checkpoint.safetensors, loss.png)" for t in done
     }
 
 
@@ -116,6 +130,6 @@ def _report(job: work.Work, done: list[work.Trained], plot: Path | None, as_json
         )
         return
     runs_table(job, done)
-    paths(**{trained.framework: trained.run.path for trained in done})
+    paths(**written(done))
     if plot is not None:
         paths(plot=plot)

@@ -105,10 +105,11 @@ class SpectralBall(Ball):
     """Polar factor by the named method; gauge ‖·‖_op, dual the nuclear norm (both need an SVD)."""
 
     method: str = QUINTIC.name
+    named_by: str = "norm"  # the coordinate that chose the scale
 
     @property
     def needs(self) -> dict[str, tuple[str, ...]]:
-        return {"scale": ("norm", "polar")}
+        return {"scale": (self.named_by, "polar")}
 
     def atom(self, xp: Namespace, z: Array) -> Array:
         return polar(xp, z, self.method)

@@ -1,0 +1,134 @@
+"""Every row of the catalogue in the exact tier: the same bits on every backend as on numpy.
+
+Also: scalars as Python floats and as 0-d arrays give the same bits, no input array is modified, and a
+parameter without gradient neither moves nor ages. Gradients change kind from update to update and
+increments vary; they stay clear of subnormal numbers, which some backends flush.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dualopt import ENTRIES, Replay, replay
+from dualopt.clock import Clock
+from dualopt.directions.norm_balls import MUON_SCALES, NORMS
+from dualopt.namespace import Backend
+from dualopt.plan import Plan
+from dualopt.recipe import Group, Recipe
+from dualopt.recursion import step
+from dualopt.shrink import KINDS
+from dualopt_conformance import compare, inputs
+
+MOTIONS: dict[str, dict[str, Any]] = {kind: {"shrink": kind} for kind in KINDS}
+MOTIONS["strict mask"] = {"shrink": "cautious", "strict_mask": True}
+MOTIONS["targeted"] = {"target_rms": 0.7}
+COMMON = {"step": 0.03, "shrink_half_life": 2e4}
+GRADIENTS = ("bell", "six_decades", "zeros", "ties", "low_rank", "six_rows", "huge")
+SHAPES = {**inputs.SHAPES, "kernel": (3, 1, 7)}
+ELEMENTWISE = ("scalar", "vector", "square", "empty")
+LONG = {"muon direct": ("tall", "wide"), "scion direct": ("tall",), "scionc direct": ("stack",)}
+
+Case = tuple[dict[str, Any], tuple[str, ...], int]  # group, names of shapes, updates
+
+
+def _cases() -> dict[str, Case]:
+    """Rows by motions, norms, scales, options; a polynomial iteration is long with one motion only."""
+    found: dict[str, Case] = {}
+    for row, entry in ENTRIES.items():
+        for motion, options in MOTIONS.items():
+            case, group = f"{row} {motion}", {"optimizer": row, **COMMON, **options}
+            short = "polar" in entry.uses
+            shapes = LONG.get(case, ("wide",)) if short else ELEMENTWISE
+            found[case] = group, shapes, 5 if short and case not in LONG else 50
+    for norm in NORMS:
+        spectral = norm.startswith("spectral")
+        shapes = ("wide",) if spectral else ("tall", "wide", "stack")
+        shapes = {"spectral_conv": ("kernel",), "bias_rms": ("vector", "stack", "scalar")}.get(norm, shapes)
+        group = {"optimizer": "scionc", "norm": norm, **COMMON}
+        found[f"norm {norm}"] = group, shapes, 5 if spectral else 50
+    for scale in MUON_SCALES:
+        found[f"scale {scale}"] = {"optimizer": "muon", "scale": scale, **COMMON}, ("wide",), 3
+    for name, group, shapes in (
+        ("adam without correction", {"optimizer": "adamw", "bias_correction": False}, ELEMENTWISE),
+        ("adam with nesterov", {"optimizer": "adamw", "readout": 0.9}, ELEMENTWISE),
+        ("adam with l2", {"optimizer": "adam_l2", "l2": 0.1}, ELEMENTWISE),
+        ("sgdm with l2", {"optimizer": "sgdm", "l2": 0.1, "readout": 0.9}, ELEMENTWISE),
+        ("column transposed", {"optimizer": "scion", "norm": "column", "orientation": "in_out"}, ("tall",)),
+    ):
+        found[name] = {**group, **COMMON}, shapes, 50
+    return found
+
+
+CASES = _cases()
+
+
+@lru_cache
+def data(case: str) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]], list[int]]:
+    group, names, updates = CASES[case]
+    shapes = {name: SHAPES[name] for name in names}
+    gradients = list(inputs.gradients(shapes, updates, kinds=GRADIENTS))
+    del gradients[2][names[0]]  # this parameter lags behind the others from here on
+    return group, inputs.parameters(shapes), gradients, inputs.increments(updates)
+
+
+@lru_cache
+def reference(case: str) -> Replay:
+    return replay(*data(case))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_all_backends_give_the_bits_of_numpy(backend: Backend, case: str) -> None:
+    report = compare(reference(case), replay(*data(case), backend=backend.name))
+    assert report.differing == 0, str(report)
+    assert report.compared > 0
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_replay_moves_and_skips(case: str) -> None:
+    """The comparison above is of something: parameters move, and stay where there is no gradient."""
+    _, params, gradients, _ = data(case)
+    found = reference(case)
+    before = [params, *found.params]
+    for name in (name for name, x in params.items() if x.size):
+        still = [np.array_equal(before[t][name], before[t + 1][name]) for t in range(len(gradients))]
+        assert still[2] == (name not in gradients[2])
+        assert sum(still) <= len(still) // 2, still
+        assert np.isfinite(found.params[-1][name]).all()
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if CASES[case][2] == 50])
+def test_scalars_are_opaque_and_nothing_is_modified(backend: Backend, case: str) -> None:
+    """k as floats and as 0-d float32 arrays: the same bits. On numpy all inputs are read-only."""
+    table, params, gradients, increments = data(case)
+    xp = backend.namespace("exact")
+    plan = Plan(Recipe(groups=(Group.from_dict(table),)), {name: params[name].shape for name in gradients[0]})
+    planned = plan.groups[0]
+    for name, seen in planned.views.items():
+        if seen.size == 0:
+            continue
+        clock = Clock(0, 0)
+        state: dict[str, Any] | None = None
+        for t in range(2):
+            clock = clock.tick(increments[t], 0.5)
+            k = planned.row.scalars(planned.action, clock, seen.logical)
+            zero_d = {key: backend.from_numpy(np.array(value, np.float32), "float32") for key, value in k.items()}
+            theta, gradient = (seen.apply(xp, backend.from_numpy(x[name], "float32")) for x in (params, gradients[t]))
+            state = planned.row.init(xp, theta) if state is None else state
+            given = [theta, gradient, *state.values(), *zero_d.values()]
+            before = [backend.to_numpy(x) for x in given]
+            if backend.name == "numpy":
+                for x in given:
+                    x.setflags(write=False)
+            evidence = {"gradient": gradient}
+            by_float = step(xp, planned.row, theta, state, evidence, k)
+            by_array = step(xp, planned.row, theta, state, evidence, zero_d)
+            for one, other in ((by_float[0], by_array[0]), *zip(by_float[1].values(), by_array[1].values())):  # noqa: B905
+                assert backend.to_numpy(one).tobytes() == backend.to_numpy(other).tobytes()
+            assert by_float[1].keys() == by_array[1].keys() == state.keys()
+            for x, old in zip(given, before, strict=True):
+                assert backend.to_numpy(x).tobytes() == old.tobytes()
+            state = by_float[1]
