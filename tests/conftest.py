@@ -22,7 +22,8 @@ from dualopt.namespace import Backend
 
 from . import jax_backend
 
-settings.register_profile("stable", derandomize=False, deadline=None, max_examples=1500)
+settings.register_profile("stable", derandomize=True, deadline=None, max_examples=20)
+settings.register_profile("thorough", deadline=None, max_examples=1000)  # --hypothesis-profile=thorough
 settings.load_profile("stable")
 
 

@@ -7,7 +7,7 @@
 ulp_T(s) is the spacing of the numbers of type T in the binade of s. s is the magnitude that the value
 was computed from, not the value itself: where large terms cancel, an error of half an ulp of *them* is
 legitimate, and a distance counted in ulps of the small result says nothing. Below tiny_T, the smallest
-normal number, the spacing is that of the normal numbers, so flushing a subnormal to zero counts < 1.
+normal number, the spacing is constant; a subnormal number flushed to zero counts by its own size.
 """
 
 from __future__ import annotations
