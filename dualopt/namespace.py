@@ -40,6 +40,7 @@ CONTRACT: Mapping[str, str] = {
     "sqrt": "elementwise root, correctly rounded in the exact tier",
     "sum": "sum over axes, keepdims; the exact tier replaces it",
     "where": "elementwise choice between two arrays",
+    "zeros": "zeros of a shape and dtype",
     "zeros_like": "zeros in shape and dtype of x",
 }
 FACTORISING = ("svd", "svdvals")  # of xp.linalg: only for polar = "exact" and for measuring norms
