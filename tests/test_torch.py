@@ -92,8 +92,13 @@ def opt_namespace():
     [
         (
             lambda p: torch.optim.AdamW(p, lr=0.01, betas=(0.9, 0.99), weight_decay=0.1),
-            {"optimizer": "adamw", "step": 0.01, "memory_half_life": dualopt.half_life(0.9, 1),
-             "second_memory_half_life": dualopt.half_life(0.99, 1), "shrink_half_life": dualopt.half_life(1 - 0.001, 1)},
+            {
+                "optimizer": "adamw",
+                "step": 0.01,
+                "memory_half_life": dualopt.half_life(0.9, 1),
+                "second_memory_half_life": dualopt.half_life(0.99, 1),
+                "shrink_half_life": dualopt.half_life(1 - 0.001, 1),
+            },
         ),
         (
             lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=0.05),
@@ -101,11 +106,16 @@ def opt_namespace():
         ),
         (
             lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, nesterov=True),
-            {"optimizer": "sgdm", "step": 0.01 / (1 - 0.9), "memory_half_life": dualopt.half_life(0.9, 1), "readout": 0.9},
+            {
+                "optimizer": "sgdm",
+                "step": 0.01 / (1 - 0.9),
+                "memory_half_life": dualopt.half_life(0.9, 1),
+                "readout": 0.9,
+            },
         ),
     ],
     ids=["adamw", "sgd-l2", "sgd-nesterov"],
-)  # fmt: skip
+)
 def test_lockstep_with_torch_optim(make, group, dtype):
     """One step from torch's own state, 100 times: θ within 4 units of its running magnitude."""
     theirs = {n: p for n, p in parameters(dtype).items() if p.numel()}
@@ -151,9 +161,17 @@ def test_muon_follows_torch(shape, adjust, monkeypatch):
     scale = {"original": "keller_jordan", "match_rms_adamw": "moonlight"}[adjust]
     opt = dualopt.optimizer(
         {"p": p},
-        recipe("muon", unit="updates", per_update=1, step=0.02, memory_half_life=dualopt.half_life(0.95, 1), readout=0.95,
-               scale=scale, shrink_half_life=dualopt.half_life(1 - 0.02 * 0.1, 1)),
-    )  # fmt: skip
+        recipe(
+            "muon",
+            unit="updates",
+            per_update=1,
+            step=0.02,
+            memory_half_life=dualopt.half_life(0.95, 1),
+            readout=0.95,
+            scale=scale,
+            shrink_half_life=dualopt.half_life(1 - 0.02 * 0.1, 1),
+        ),
+    )
     assert body(torch.ones(2, 2), (3.4445, -4.7750, 2.0315), 5, 1e-7).dtype == torch.float32
     factor = opt.plan.groups[0].row.scalars(opt.plan.groups[0].action, dualopt.clock.Clock(1, 1), shape)["scale"]
     for t in range(30):
