@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .coordinates import COORDINATES, Value
+from .coordinates import COORDINATES, Value, hint
 from .counts import half_life
 from .directions import Descent
 from .directions.elementwise import Identity, Rms, Sign
@@ -208,7 +208,7 @@ def check(name: str, stated: Options, where: str) -> dict[str, Value]:
     checked: dict[str, Value] = {}
     for key, value in stated.items():
         if key not in COORDINATES:
-            raise RecipeError(f"{where}: unknown key {key!r}{nearest(key, COORDINATES)}")
+            raise RecipeError(f"{where}: unknown key {key!r}{hint(key, COORDINATES)}")
         if key not in found.uses:
             raise RecipeError(f"{where}: {name} does not use {key!r}; it uses {', '.join(found.uses)}")
         checked[key] = COORDINATES[key].check(value, where)

@@ -4,7 +4,8 @@
     state/NAME/KEY      an array of its optimizer state
     metadata            dualopt.format, dualopt.counts (JSON: name -> integer), and the caller's own keys
 
-A state saved by one framework is loaded by another: nothing in the file names either.
+A state saved by one framework is loaded by another: nothing in the file names either. Convolution kernels
+are (out, in, *k) in the file, however a framework stores them.
 """
 
 from __future__ import annotations
@@ -121,6 +122,41 @@ def require(snapshot: Snapshot, shapes: Mapping[str, tuple[int, ...]], *, where:
         if saved != tuple(shape):
             raise CheckpointError(
                 f"{where}: saved from another model: {name!r} has shape {saved}, in the model {tuple(shape)}"
+            )
+
+
+def permuted(snapshot: Snapshot, axes: Mapping[str, tuple[int, ...]]) -> Snapshot:
+    """The snapshot with the axes of some parameters, and of their state, in another order.
+
+    An array whose number of dimensions is not that of its permutation is left for `require` to refuse.
+    """
+
+    def turned(name: str, x: Array) -> Array:
+        order = axes.get(name)
+        return (
+            x
+            if order is None or len(order) != x.ndim
+            else np.ascontiguousarray(np.transpose(x, order)).reshape(tuple(x.shape[i] for i in order))
+        )
+
+    return Snapshot(
+        {name: turned(name, x) for name, x in snapshot.parameters.items()},
+        {name: {key: turned(name, x) for key, x in s.items()} for name, s in snapshot.state.items()},
+        snapshot.counts,
+        snapshot.dtypes,
+    )
+
+
+def require_dtypes(snapshot: Snapshot, halves: Mapping[str, str | None], *, where: str) -> None:
+    """Check that half-precision parameters were saved as what they are here: ``BF16``, ``F16`` or None.
+
+    Raises: CheckpointError.
+    """
+    for name, here in halves.items():
+        saved = snapshot.dtypes.get(name)
+        if saved != here:
+            raise CheckpointError(
+                f"{where}: {name!r} was saved as {saved or 'F32'}, in the model it is {here or 'F32'}"
             )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
 
 from .directions.norm_balls import MUON_SCALES, NORMS
 from .directions.polar import EXACT, SETS
@@ -24,6 +26,7 @@ class Coordinate:
     high: float = math.inf
     open_low: bool = False
     choices: tuple[str, ...] = ()
+    never: bool = False  # inf is allowed, and means that
 
     def check(self, value: object, where: str) -> Value:
         """`value` as a float, str or bool.
@@ -40,10 +43,13 @@ class Coordinate:
                 hint = nearest(str(value), self.choices)
                 raise RecipeError(f"{where}: {self.name} = {value!r} is not one of {', '.join(self.choices)}{hint}")
             return str(value)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, Real):
             raise RecipeError(f"{where}: {self.name} is a number, got {value!r}")
-        number = float(value)
-        ends = self.kind == "half-life" and number == math.inf
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.nan
+        ends = self.never and number == math.inf
         inside = (self.low < number if self.open_low else self.low <= number) and number <= self.high
         if not (ends or (math.isfinite(number) and inside)):
             raise RecipeError(f"{where}: {self.name} must be {self.range}, got {number!r}")
@@ -52,14 +58,14 @@ class Coordinate:
     @property
     def range(self) -> str:
         """The valid values in words."""
-        if self.kind == "half-life":
+        if self.never:
             return "> 0 (inf means 'never')"
         low = f"{'>' if self.open_low else '>='} {self.low:g}"
         return f"finite and {low}" if self.high == math.inf else f"in [{self.low:g}, {self.high:g}]"
 
 
-def _half_life(name: str, meaning: str) -> Coordinate:
-    return Coordinate(name, "half-life", meaning, open_low=True)
+def _half_life(name: str, meaning: str, *, never: bool = False) -> Coordinate:
+    return Coordinate(name, "half-life", meaning, open_low=True, never=never)
 
 
 COORDINATES = {
@@ -74,7 +80,7 @@ COORDINATES = {
             "μ: the weight of memory in what is read, the rest is the newest gradient",
             high=1.0,
         ),
-        _half_life("shrink_half_life", "h_a: the count after which weights without updates have halved"),
+        _half_life("shrink_half_life", "h_a: the count after which weights without updates have halved", never=True),
         Coordinate("shrink", "choice", "which entries shrink, and how shrinking follows the step", choices=KINDS),
         Coordinate("strict_mask", "switch", "cautious shrink only: an exact zero of u or θ does not shrink"),
         Coordinate("norm", "choice", "the norm whose ball the direction is steepest in", choices=NORMS),
@@ -91,3 +97,25 @@ COORDINATES = {
         ),
     )
 }
+
+# What other libraries call it, for the hint of an error message.
+ELSEWHERE = {
+    "lr": "step",
+    "learning_rate": "step",
+    "betas": "memory_half_life and second_memory_half_life",
+    "beta": "memory_half_life",
+    "beta1": "memory_half_life",
+    "beta2": "second_memory_half_life",
+    "momentum": "memory_half_life",
+    "nesterov": "readout",
+    "weight_decay": "shrink_half_life",
+    "wd": "shrink_half_life",
+    "ns_coefficients": "polar",
+}
+
+
+def hint(key: str, valid: Iterable[str]) -> str:
+    """What an unknown key may have meant."""
+    if key in ELSEWHERE:
+        return f"; in half-lives it is {ELSEWHERE[key]} (`dualopt convert` gives the values)"
+    return nearest(key, valid)

@@ -86,7 +86,7 @@ def increment(value: object, where: str = "count") -> int:
     except (TypeError, ValueError, OverflowError):
         number = -1
     boolean = isinstance(value, bool) or "bool" in str(getattr(value, "dtype", ""))
-    if boolean or number != value or number <= 0:
+    if boolean or number != value or not 0 < number < 2**63:
         raise CountError(f"{where}: an update counts a positive whole number, got {value!r}")
     return int(number)
 

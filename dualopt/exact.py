@@ -100,6 +100,8 @@ class Overlay:
         self.__dict__.update(replaced)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_base":  # asked for by copy and pickle before there is a base
+            raise AttributeError(name)
         return getattr(self._base, name)
 
     def __repr__(self) -> str:

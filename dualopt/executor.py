@@ -44,7 +44,7 @@ def executor(xp: Namespace) -> Execute:
             new = {name: step(xp, row, seen[name], kept[name], evidence[name], k[name]) for name in live}
         else:
             new = {}
-            for names in _stacks(planned, live, k):
+            for names in _stacks(planned, theta, live, k):
                 stacks = [_stacked(xp, [a[name] for name in names]) for a in (kept, evidence)]
                 joined = _stacked(xp, [{"theta": seen[name]} for name in names])["theta"]
                 moved, s = step(xp, row, joined, stacks[0], stacks[1], k[names[0]])
@@ -56,12 +56,13 @@ def executor(xp: Namespace) -> Execute:
     return execute
 
 
-def _stacks(planned: PlannedGroup, names: list[str], k: Mapping[str, Scalars]) -> Iterator[list[str]]:
-    """The names in lists of equal shape and equal scalars, of bounded size."""
+def _stacks(planned: PlannedGroup, theta: Arrays, names: list[str], k: Mapping[str, Scalars]) -> Iterator[list[str]]:
+    """The names in lists of equal shape, dtype, device and scalars, of bounded size."""
     found: dict[tuple[object, ...], list[str]] = {}
     for name in names:
         values = tuple(x if isinstance(x, float) else id(x) for x in k[name].values())
-        found.setdefault((planned.views[name].seen, values), []).append(name)
+        kind = str(theta[name].dtype), str(getattr(theta[name], "device", ""))
+        found.setdefault((planned.views[name].seen, kind, values), []).append(name)
     for same in found.values():
         most = max(1, STACK // math.prod(planned.views[same[0]].seen))
         yield from (same[i : i + most] for i in range(0, len(same), most))

@@ -241,7 +241,7 @@ def _view(planned: PlannedGroup, view: View) -> str:
     if len(view.seen) < 2:
         return "vector"
     stack = f"{math.prod(view.seen[:-2])} of " if len(view.seen) > 2 else ""
-    flipped = view.seen == view.logical and view.axes != tuple(range(len(view.axes)))
+    flipped = planned.group.orientation == "in_out"
     return f"{stack}{_shape(view.seen[-2:])}{' (T)' if flipped else ''}"
 
 

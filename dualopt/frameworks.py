@@ -16,8 +16,8 @@ _BACKENDS = {"torch": "dualopt_torch", "mlx": "dualopt_mlx"}
 
 def framework_of(model: object) -> str | None:
     """``"torch"``, ``"mlx"`` or None, from the classes of a model or of the values of a mapping."""
-    if isinstance(model, Mapping) and not _roots(model) & _BACKENDS.keys():
-        found = {framework_of(value) for value in model.values()}
+    if isinstance(model, Mapping | list | tuple) and not _roots(model) & _BACKENDS.keys():
+        found = {framework_of(value) for value in (model.values() if isinstance(model, Mapping) else model)}
         return found.pop() if len(found) == 1 else None
     return next((name for name in _BACKENDS if name in _roots(model)), None)
 

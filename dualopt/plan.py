@@ -7,9 +7,11 @@ between leaves no trace. Backends carry a proposal out (see `executor`).
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from . import catalog
@@ -22,6 +24,7 @@ from .recursion import Row, Shape
 from .views import View, view
 
 RUN = ""  # the name under which counts hold the run's own τ
+LARGEST_SQUARED = 2.0**63  # its square, and that over a bias correction, are float32 numbers
 HALF_SPACING = {"bfloat16": 2.0**-9, "float16": 2.0**-12}  # largest relative change that rounds away
 
 
@@ -66,12 +69,10 @@ def bind(
         unit=count.to_base(1.0),
         exact_polar=float64,
     )
-    conv = action.get("norm") == "spectral_conv"
     least = catalog.entry(group.optimizer).least_ndim(action)
-    views = {
-        name: view(tuple(shape), least_ndim=least, conv=conv, orientation=group.orientation, layout=layout)
-        for name, shape in shapes.items()
-    }
+    norm = str(action["norm"]) if "norm" in action else None
+    seen = partial(view, norm=norm, orientation=group.orientation, kind=group.view, layout=layout)
+    views = {name: seen(tuple(shape), least_ndim=least) for name, shape in shapes.items()}
     return PlannedGroup(group, catalog.row(group.optimizer, action), action, views)
 
 
@@ -108,6 +109,11 @@ class Plan:
         unit = recipe.count.to_base(1.0)
         self._schedule = recipe.schedule.scaled(unit)
         self._shrink_schedule = recipe.shrink_schedule and recipe.shrink_schedule.scaled(unit)
+        self._warn_if_unstated()
+
+    def largest(self, name: str) -> float:
+        """The largest finite entry of a gradient of this parameter: a memory of squares must not overflow."""
+        return LARGEST_SQUARED if "c_v" in self.groups[self.group_of[name]].row.needs else math.inf
 
     @property
     def scheduled(self) -> bool:
@@ -161,7 +167,15 @@ class Plan:
         if steps is None:
             q, q_shrink = self._schedule.at(tau, dtau, action["shrink_half_life"], self.recipe.count.per_update)
         else:
+            name = self.groups[i].group.name
+            if steps[i] and not action["step"]:
+                raise RecipeError(f"group {name!r}: step = 0 is the peak of η, which {steps[i]!r} exceeds")
             q = steps[i] / action["step"] if action["step"] else 1.0
+            if q > 1 and action["shrink"] == "corrected":
+                raise RecipeError(
+                    f"group {name!r}: shrink = 'corrected' is relative to the peak step = {action['step']!r}, which "
+                    f"{steps[i]!r} exceeds; state the highest η as the step"
+                )
             q_shrink = q if self.recipe.schedule.drives == "both" else 1.0
         if self._shrink_schedule is not None:
             q_shrink = self._shrink_schedule.q(tau)
@@ -195,6 +209,23 @@ class Plan:
         if any(isinstance(c, bool) or not isinstance(c, int) or c < 0 or c > tau for c in (*counts.values(), tau)):
             raise CheckpointError("saved counts are not whole numbers between 0 and the count of the run")
         self.tau, self.counts = tau, dict(counts)
+
+    def _warn_if_unstated(self) -> None:
+        """Warn about default half-lives of a few tokens."""
+        count = self.recipe.count
+        if count.base != "tokens" or count.per_update > 1:
+            return
+        for planned in self.groups:
+            lives = [key for key in planned.action if key.endswith("memory_half_life")]
+            unstated = [key for key in lives if key not in planned.group.options]
+            if unstated:
+                warnings.warn(
+                    f"group {planned.group.name!r}: the default {unstated[0]} is {planned.action[unstated[0]]:.3g} "
+                    f"{count.base}, as [count] per_update is 1; state per_update, or the half-life",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+                return
 
     def refuse_factorisations(self) -> None:
         """RecipeError if a group asks for a library's factorisation: the exact tier below float64 has none."""

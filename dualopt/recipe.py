@@ -19,15 +19,15 @@ from types import MappingProxyType
 from typing import Any
 
 from . import catalog
-from .coordinates import COORDINATES, Value
+from .coordinates import COORDINATES, Value, hint
 from .counts import Count
 from .errors import CountError, RecipeError, nearest
 from .recursion import Shape
 from .schedules import Schedule
-from .views import ORIENTATIONS
+from .views import ORIENTATIONS, VIEWS
 
 NONFINITE = ("raise", "skip")
-_OWN = ("name", "match", "ndim", "optimizer", "orientation")
+_OWN = ("name", "match", "ndim", "optimizer", "orientation", "view")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Group:
         match: globs on dotted parameter names; ``*`` crosses dots. Any of them suffices.
         ndim: only parameters with this many dimensions.
         orientation: ``out_in`` or ``in_out``: how matrices are stored (see `views`).
+        view: ``stack`` or ``conv``: what three and more dimensions mean to a row that sees matrices; by
+            default three are a stack, and four or more a convolution kernel.
     """
 
     optimizer: str
@@ -49,20 +51,34 @@ class Group:
     match: tuple[str, ...] = ("*",)
     ndim: int | None = None
     orientation: str = "out_in"
+    view: str | None = None
 
     def __post_init__(self) -> None:
         where = f"group {self.name!r}"
         if not isinstance(self.name, str) or not self.name:
             raise RecipeError(f"group name: a non-empty string, got {self.name!r}")
-        patterns = (self.match,) if isinstance(self.match, str) else tuple(self.match)
+        given = (self.match,) if isinstance(self.match, str) else self.match
+        patterns = tuple(given) if isinstance(given, Iterable) else ()
         if not patterns or not all(isinstance(p, str) and p for p in patterns):
             raise RecipeError(f"{where}: match is a list of one or more globs, got {self.match!r}")
         if self.ndim is not None and (isinstance(self.ndim, bool) or not isinstance(self.ndim, int) or self.ndim < 0):
             raise RecipeError(f"{where}: ndim is a whole number >= 0, got {self.ndim!r}")
         if self.orientation not in ORIENTATIONS:
             raise RecipeError(f"{where}: orientation is one of {', '.join(ORIENTATIONS)}, got {self.orientation!r}")
+        if self.view not in (None, *VIEWS):
+            raise RecipeError(f"{where}: view is one of {', '.join(VIEWS)}, got {self.view!r}")
+        if self.options.get("norm") == "spectral_conv" and self.view == "stack":
+            raise RecipeError(f"{where}: norm = 'spectral_conv' sees convolution kernels; drop view = 'stack'")
         object.__setattr__(self, "match", patterns)
-        object.__setattr__(self, "options", MappingProxyType(catalog.check(self.optimizer, self.options, where)))
+        if not isinstance(self.options, Mapping):
+            raise RecipeError(f"{where}: options are a mapping of coordinates to values, got {self.options!r}")
+        checked = catalog.check(self.optimizer, self.options, where)
+        inorder = {key: checked[key] for key in COORDINATES if key in checked}  # one order: one digest
+        object.__setattr__(self, "options", MappingProxyType(inorder))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        own = (self.name, self.match, self.ndim, self.orientation, self.view)
+        return Group, (self.optimizer, dict(self.options), *own)
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any], name: str = "all") -> Group:
@@ -75,7 +91,7 @@ class Group:
             raise RecipeError(f"{where}: names no optimizer; known are {', '.join(catalog.ENTRIES)}")
         for key in table:
             if key not in _OWN and key not in COORDINATES:
-                raise RecipeError(f"{where}: unknown key {key!r}{nearest(str(key), (*_OWN, *COORDINATES))}")
+                raise RecipeError(f"{where}: unknown key {key!r}{hint(str(key), (*_OWN, *COORDINATES))}")
         options = {key: value for key, value in table.items() if key not in _OWN}
         return cls(**{"name": name, **own, "options": options})
 
@@ -89,6 +105,7 @@ class Group:
         }
         if self.orientation != "out_in":
             own["orientation"] = self.orientation
+        own["view"] = self.view
         return {key: value for key, value in own.items() if value is not None} | dict(self.options)
 
     def matches(self, name: str, shape: Shape) -> bool:
@@ -125,6 +142,13 @@ class Recipe:
             raise RecipeError(f"two groups are called {twice!r}; names tell them apart in checkpoints")
         if self.nonfinite not in NONFINITE:
             raise RecipeError(f"nonfinite is one of {', '.join(NONFINITE)}, got {self.nonfinite!r}")
+        drives = self.schedule.drives == "both" or self.schedule.equal_weight or self.shrink_schedule is not None
+        corrected = next((g.name for g in self.groups if g.options.get("shrink") == "corrected"), None)
+        if drives and corrected is not None:
+            raise RecipeError(
+                f"group {corrected!r}: shrink = 'corrected' follows the step by itself; drop drives = 'both', the "
+                "equal-weight shape or [shrink_schedule]"
+            )
         if self.shrink_schedule is not None:
             if self.schedule.drives == "both" or self.schedule.equal_weight:
                 raise RecipeError("[schedule] already drives the shrink; drop [shrink_schedule]")
@@ -214,11 +238,13 @@ class Recipe:
             if i not in found.values():
                 raise RecipeError(f"group {group.name!r} is empty: no parameter is left for {', '.join(group.match)}")
             entry, options = catalog.entry(group.optimizer), catalog.complete(group.optimizer, group.options)
-            least = 3 if options.get("norm") == "spectral_conv" else entry.least_ndim(options)
+            conv = options.get("norm") == "spectral_conv" or (group.view == "conv" and entry.least_ndim(options) > 1)
+            least = 3 if conv else entry.least_ndim(options)
             least = max(least, 2) if group.orientation == "in_out" else least
             flat = [name for name, j in found.items() if j == i and len(shapes[name]) < least]
             if flat and least > 1:
                 what = f"norm = {options['norm']!r}" if "norm" in options else group.optimizer
+                what = "view = 'conv'" if group.view == "conv" else what
                 what = (
                     "orientation = 'in_out'"
                     if group.orientation == "in_out" and entry.least_ndim(options) < least

@@ -151,13 +151,14 @@ def step_group(
     evidence: Mapping[str, Arrays],
     k: Mapping[str, Scalars],
 ) -> dict[str, tuple[Array, Arrays]]:
-    """One update of a whole group whose motion pools: numbers summed over its parameters, in their order.
+    """One update of a whole group whose motion pools: numbers summed over its parameters, by name.
 
     All arguments are keyed by parameter name. The pooled sums join k as 0-d arrays.
     """
     proposed = {name: propose(xp, row, theta[name], state[name], evidence[name], k[name]) for name in theta}
     pooled: Arrays = {}
-    for name, (_, _, u) in proposed.items():
+    for name in sorted(proposed):  # models list their parameters in different orders
+        u = proposed[name][2]
         for key, value in row.motion.pool(xp, theta[name], u, k[name]).items():
             pooled[key] = pooled[key] + value if key in pooled else value
     return {name: row.motion(xp, theta[name], u, s, {**k[name], **pooled}) for name, (_, s, u) in proposed.items()}

@@ -81,7 +81,7 @@ def replay(
     """
     group = group if isinstance(group, Group) else Group.from_dict(group)
     first, increments = _increments(counts)
-    recipe = Recipe(groups=(group,), count=Count("tokens", per_update=first))
+    recipe = Recipe(groups=(group,), count=Count("samples", per_update=first))  # any unit: all are stated in it
     moments = drive(recipe, params, grads, increments, backend=backend, tier=tier, dtype=dtype, trace=trace)
     found = Replay(resolved=dict(_plan(recipe, params, tier, dtype).groups[0].action))
     for moment in moments:
@@ -114,12 +114,12 @@ def drive(
     state = {name: planned.row.init(xp, theta[name]) for planned in plan.groups for name in planned.names}
     counts = None if increments is None else iter(increments)
     for t, gradients in enumerate(grads):
-        named = {name: np.asarray(g) for name, g in gradients.items()}
+        named = _arrays(gradients, f"update {t}: grads")
         count = None if counts is None else next(counts, 0)
         if count == 0:
             raise CountError(f"counts end before update {t}, or are 0: give one number, or one per update")
         proposal = plan.propose(count, named)
-        _check(t, plan, named)
+        _check(t, plan, named, dtype)
         traced: dict[str, dict[str, dict[str, Numpy]]] = {}
         for planned in plan.groups:
             names = [name for name in planned.names if name in named]
@@ -139,27 +139,42 @@ def drive(
         )
 
 
+def _arrays(given: object, where: str) -> dict[str, Numpy]:
+    """name -> array. RecipeError for what is no mapping of names to arrays."""
+    if not isinstance(given, Mapping):
+        raise RecipeError(f"{where}: a mapping of names to arrays, got {type(given).__name__}")
+    try:
+        return {name: np.asarray(x) for name, x in given.items()}
+    except ValueError as error:
+        raise RecipeError(f"{where}: not arrays ({error})") from error
+
+
 def _plan(recipe: Recipe, params: Named, tier: str, dtype: str) -> Plan:
     double = dtype == "float64"
+    for name, x in _arrays(params, "params").items():
+        if not np.issubdtype(x.dtype, np.floating) and not np.issubdtype(x.dtype, np.integer):
+            raise RecipeError(f"params: {name!r} is {x.dtype}; parameters are real numbers")
     plan = Plan(recipe, {name: np.shape(x) for name, x in params.items()}, float64=double)
     if tier == "exact" and not double:
         plan.refuse_factorisations()
     return plan
 
 
-def _check(t: int, plan: Plan, gradients: Mapping[str, Numpy]) -> None:
+def _check(t: int, plan: Plan, gradients: Mapping[str, Numpy], dtype: str) -> None:
     """GradientError or NonFiniteError for what no update can be made of."""
     for name, g in gradients.items():
         real = np.issubdtype(g.dtype, np.floating)
         kind = "real" if real else "complex" if np.iscomplexobj(g) else str(g.dtype)
         check_gradient(name, plan.groups[plan.group_of[name]].views[name].stored, g.shape, kind)
-        if not np.isfinite(g).all():
-            raise NonFiniteError(f"update {t}: the gradient of {name!r} holds NaN or infinity")
+        if not (np.abs(g) <= np.float64(min(plan.largest(name), np.finfo(dtype).max))).all():
+            raise NonFiniteError(
+                f"update {t}: the gradient of {name!r} holds NaN, infinity or numbers too large to square"
+            )
 
 
 def _increments(counts: int | Iterable[int]) -> tuple[int, Iterator[int]]:
     """(the first Δτ, all of them)."""
-    if not isinstance(counts, Iterable):
+    if not isinstance(counts, Iterable) or np.ndim(counts) == 0:  # type: ignore[arg-type]
         every = increment(counts)
         return every, itertools.repeat(every)
     head, rest = itertools.tee(iter(counts))

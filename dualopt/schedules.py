@@ -16,13 +16,14 @@ when a_j = η_j / η_{j−1} (Su, kexue.fm 11459, in action form). They therefor
     equal-weight-17    a = e^(−λη), λ ∝ η            η_j = √(W(2αη²_{j−1}) / (2α))    (eq 17)
 
 λ is fixed by the recipe's shrink half-life at the peak. Between whole updates eq 14 and 17 are
-interpolated geometrically, so any sequence of increments has equal weights per update of the usual size.
+interpolated geometrically. Whatever the increments, a_j = η_j / η_{j−1} holds, so every update weighs the same.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,11 +32,11 @@ from typing import Literal, get_args
 from .counts import LN2, complement
 from .errors import RecipeError, nearest
 
-Shape = Literal[
+Curve = Literal[
     "constant", "linear", "cosine", "warmup-stable-decay",
     "equal-weight", "equal-weight-14", "equal-weight-16", "equal-weight-17",
 ]  # fmt: skip
-SHAPES: tuple[str, ...] = get_args(Shape)
+SHAPES: tuple[str, ...] = get_args(Curve)
 Drives = Literal["step", "both"]
 
 
@@ -67,9 +68,9 @@ def next_17_linear(x: float) -> float:
 
 
 @lru_cache(maxsize=64)
-def _path(advance: Callable[[float], float], start: float) -> list[float]:
+def _path(advance: Callable[[float], float], start: float) -> array[float]:
     """The orbit of `start` under `advance`, extended on demand; shared by all updates of a run."""
-    return [start]
+    return array("d", [start])
 
 
 def _orbit(advance: Callable[[float], float], start: float, s: float) -> float:
@@ -94,7 +95,7 @@ class Schedule:
         drives: ``"step"`` or ``"both"``.
     """
 
-    shape: Shape = "constant"
+    shape: Curve = "constant"
     warmup: float = 0.0
     total: float | None = None
     decay: float | None = None
@@ -119,6 +120,8 @@ class Schedule:
             ):
                 raise RecipeError(f"[schedule] {name}: must be a finite number >= 0, got {value!r}")
             object.__setattr__(self, name, float(value))
+        if self.floor and self.shape == "constant":
+            raise RecipeError("[schedule] shape = 'constant' does not use 'floor'")
         if self.floor > 1:
             raise RecipeError(f"[schedule] floor: the fraction of the peak step that remains, got {self.floor!r} > 1")
         uses = {"linear": {"total"}, "cosine": {"total"}, "warmup-stable-decay": {"total", "decay"}}.get(
@@ -178,6 +181,8 @@ class Schedule:
             return q, q if self.drives == "both" else 1.0
         q = self.q_equal(tau, half_life, per_update)
         if math.isinf(half_life):
+            return q, 1.0
+        if self.shape == "equal-weight":
             return q, 1.0
         before = self.q_equal(tau - dtau, half_life, per_update)
         return q, math.log2(before / q) * half_life / dtau

@@ -1,13 +1,15 @@
 """How a parameter is seen by its row: an array (..., m, n) of matrices with m outputs and n inputs.
 
     elementwise rows            as it is
-    2 or more dimensions        the last two are the matrix, leading ones a stack of matrices
-    orientation = "in_out"      the matrix is stored transposed (an embedding table: one row per token)
-    norm = "spectral_conv"      a kernel (out, in, *k) as the matrix out × (in · k)
+    2 dimensions                the matrix; orientation = "in_out": stored transposed (an embedding table)
+    3 dimensions                a stack of matrices
+    4 and more, view = "conv"   a convolution kernel (out, in, *k) as the matrix out × (in · k)
+    view = "stack"              a stack of matrices, whatever the number of leading dimensions
     vectors                     (n,); a 0-dimensional parameter is a vector of one
 
 A view is pure data: a permutation of axes and a shape. It is applied to θ, g and every state array
-alike, so state keeps the parameter's own shape.
+alike, so state keeps the parameter's own shape. MLX stores kernels as (out, *k, in); `portable` is the
+permutation to (out, in, *k), in which scales are computed, matrices seen and snapshots written.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from .recursion import Array, Namespace, Shape
 
 Layout = Literal["channels_first", "channels_last"]  # of convolution kernels: (out, in, *k) or (out, *k, in)
 ORIENTATIONS = ("out_in", "in_out")
+VIEWS = ("stack", "conv")
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,9 @@ class View:
 
     stored: Shape
     axes: tuple[int, ...]  # permutation of the stored axes
-    logical: Shape  # stored, permuted (and () as (1,))
+    logical: Shape
     seen: Shape  # what the row gets
+    portable: tuple[int, ...]  # permutation of the stored axes to the layout of snapshots
 
     @property
     def size(self) -> int:
@@ -56,20 +60,30 @@ def view(
     shape: Shape,
     *,
     least_ndim: int,
-    conv: bool = False,
+    norm: str | None = None,
     orientation: str = "out_in",
+    kind: str | None = None,
     layout: str = "channels_first",
 ) -> View:
-    """The view of a parameter of `shape` for a row whose direction needs `least_ndim` dimensions (0: any)."""
+    """The view of a parameter of `shape` for a row whose direction needs `least_ndim` dimensions (0: any).
+
+    Args:
+        norm: the row's norm; ``spectral_conv`` scales by the kernel's own dimensions.
+        orientation, kind: the group's `orientation` and `view`.
+        layout: how the framework stores convolution kernels.
+    """
     ndim = len(shape)
-    axes = tuple(range(ndim))
-    if conv and layout == "channels_last":
-        axes = (0, ndim - 1, *range(1, ndim - 1))
-    if orientation == "in_out":
-        axes = (*axes[:-2], axes[-1], axes[-2])
-    logical = tuple(shape[i] for i in axes)
-    if conv:
-        return View(shape, axes, logical, (logical[0], math.prod(logical[1:])))
-    if least_ndim > 0 and ndim == 0:
-        return View(shape, axes, (1,), (1,))
-    return View(shape, axes, logical, logical)
+    plain = tuple(range(ndim))
+    kernel = kind == "conv" or norm == "spectral_conv" or (ndim >= 4 and kind is None)
+    portable = (0, ndim - 1, *range(1, ndim - 1)) if kernel and ndim > 2 and layout == "channels_last" else plain
+    if least_ndim == 0:
+        return View(shape, plain, shape, shape, portable)
+    if ndim == 0:
+        return View(shape, plain, (1,), (1,), portable)
+    if least_ndim == 1 or not kernel:
+        axes = (*plain[:-2], plain[-1], plain[-2]) if orientation == "in_out" else plain
+        logical = tuple(shape[i] for i in axes)
+        return View(shape, axes, logical, logical, portable)
+    stored = tuple(shape[i] for i in portable)
+    seen = (stored[0], math.prod(stored[1:]))
+    return View(shape, portable, stored if norm == "spectral_conv" else seen, seen, portable)

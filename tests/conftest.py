@@ -20,8 +20,6 @@ from dualopt.exact import exact
 from dualopt.executor import executor
 from dualopt.namespace import Backend
 
-from . import jax_backend
-
 settings.register_profile("stable", derandomize=True, deadline=None, max_examples=20)
 settings.register_profile("thorough", deadline=None, max_examples=1000)  # --hypothesis-profile=thorough
 settings.load_profile("stable")
@@ -43,8 +41,14 @@ def _strict() -> Backend:
     )
 
 
+def _jax() -> Backend:
+    from . import jax_backend
+
+    return jax_backend.backend()
+
+
 namespace.register("strict", _strict)
-namespace.register("jax", jax_backend.backend)
+namespace.register("jax", _jax)
 
 _chosen = os.environ.get("DUALOPT_BACKENDS")
 _names = _chosen.split(",") if _chosen else namespace.installed()

@@ -220,8 +220,14 @@ REFUSED: tuple[tuple[dict[str, Any], type[Exception], str], ...] = (
     ({"grads": [{"w": np.ones(3)}]}, GradientError, r"'w' has shape \(3,\), its parameter \(2,\)"),
     ({"grads": [{"w": np.ones(2, complex)}]}, GradientError, "'w' is complex"),
     ({"grads": [{"w": np.ones(2, int)}]}, GradientError, "'w' is int64"),
-    ({"grads": [{"w": np.array([1, NAN])}]}, NonFiniteError, "update 0: the gradient of 'w' holds NaN or infinity"),
+    ({"grads": [{"w": np.array([1, NAN])}]}, NonFiniteError, "update 0: the gradient of 'w' holds NaN, infinity"),
     ({"grads": [ONE, {"w": np.array([INF, 1])}]}, NonFiniteError, "update 1"),
+    ({"grads": [{"w": np.array([1e39, 1])}]}, NonFiniteError, "update 0"),
+    ({"group": {"optimizer": "adamw"}, "grads": [{"w": np.array([1e19, 1])}]}, NonFiniteError, "too large to square"),
+    ({"params": [1.0]}, RecipeError, "params: a mapping of names to arrays, got list"),
+    ({"params": {"w": [[1.0], [1.0, 2.0]]}}, RecipeError, "params: not arrays"),
+    ({"params": {"w": np.ones(2, complex)}}, RecipeError, "'w' is complex128"),
+    ({"grads": {"w": np.ones(2)}}, RecipeError, "update 0: grads: a mapping"),
 )
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualopt import namespace
-from dualopt.exact import CHUNK, exact, fixed_sum, sliced_matmul, tree_sum
+from dualopt.exact import CHUNK, SLICE_BITS, SLICES, _slices, exact, fixed_sum, sliced_matmul, tree_sum
 from dualopt.generator import Stream
 from dualopt.namespace import Backend
 from dualopt.scaling import power_of_two, unit
@@ -109,9 +109,9 @@ PRODUCTS = (  # shapes of a, of b
     ((3, 1), (1, 2)),
     ((3, 9), (9, 2)),
     ((3, CHUNK), (CHUNK, 2)),
-    ((3, 1024), (1024, 2)),
+    ((130, 1024), (1024, 70)),  # large enough for blocked and threaded kernels
     ((3, 1025), (1025, 2)),
-    ((2, 2, 3, 9), (2, 2, 9, 2)),
+    ((2, 3, 9), (2, 9, 2)),
 )
 
 
@@ -134,6 +134,23 @@ def test_empty_products(backend: Backend, shape: tuple[int, int, int]) -> None:
     m, k, n = shape
     found = run(backend, sliced_matmul, np.ones((m, k), np.float32), np.ones((k, n), np.float32))
     assert same_bits(found, np.zeros((m, n), np.float32))
+
+
+@pytest.mark.parametrize(("dtype", "digits", "bits"), [(np.float32, 24, SLICE_BITS), (np.float64, 53, 21)])
+def test_why_products_are_exact(dtype: Any, digits: int, bits: int) -> None:
+    """Slices are integers of `bits` bits on their grids, so 4 pairs of CHUNK products fit the significand."""
+    assert 4 * CHUNK * 2 ** (2 * bits) <= 2**digits
+    assert SLICE_BITS + 1 <= 8  # of bfloat16, so that matrix units keep the float32 slices
+    halfway = np.float64(2.0) ** np.arange(-40, 2) * (1 + 2.0**-bits)
+    x = np.concatenate([4 * Stream(0, "slices").uniform((5000,)), halfway, -halfway, [4, -4, 0]]).astype(dtype)
+    pieces = _slices(x, digits, bits)
+    rest = x.astype(np.longdouble)
+    for i, piece in enumerate(pieces):
+        units = piece.astype(np.float64) / 2.0 ** (2 - bits - i * (bits + 1))
+        assert np.all(units == np.round(units))
+        assert np.abs(units).max() <= 2**bits
+        rest = rest - piece
+    assert np.abs(rest).max() <= 2.0 ** (1 - bits - (SLICES - 1) * (bits + 1))
 
 
 @given(seed=st.integers(0, 1000), k=st.sampled_from([9, CHUNK]))
@@ -256,7 +273,7 @@ def test_roots_are_correctly_rounded(backend: Backend, flushes: Flushes) -> None
 def test_the_fast_tier_is_not_what_is_tested_here(backend: Backend) -> None:
     """Guards the tests above: the exact tier replaces sum and matmul on every backend."""
     tier = namespace.load(backend.name).namespace("exact")
-    x, y = (inputs.array("bell", shape, 0, "guard") for shape in ((3, 1024), (1024, 2)))
+    x, y = (inputs.array("bell", shape, 0, "guard") for shape in ((3, 1025), (1025, 2)))
     a, b = backend.from_numpy(x, "float32"), backend.from_numpy(y, "float32")
     assert same_bits(backend.to_numpy(tier.sum(a, axis=-1)), np.array([halved(row) for row in x]))
     assert same_bits(backend.to_numpy(tier.matmul(a, b)), sliced_matmul(np, x, y))

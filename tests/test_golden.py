@@ -15,7 +15,7 @@ import pytest
 
 from dualopt import Replay, Schedule, complement, half_life, replay
 from dualopt.clock import Clock
-from dualopt.directions.norm_balls import ball
+from dualopt.directions.norm_balls import MUON_SCALES, SCALES, ball
 from dualopt.directions.polar import QUINTIC, newton_schulz, polar
 from dualopt.schedules import next_14, next_17, next_17_linear
 from dualopt.shrink import Corrected
@@ -129,6 +129,16 @@ def test_the_memory_of_sgdm() -> None:
     close(m3, [[0.1678284843, 0.1570242114], [0.136116666, 0.1178031786]])
 
 
+def test_adam_without_bias_correction() -> None:
+    """u = −m / (√v + ε), as MLX has it by default, written out."""
+    found = run({**ADAM, "bias_correction": False, "eps": 1e-3}).params
+    theta, m, v = W0, np.zeros((2, 2)), np.zeros((2, 2))
+    for t, g in enumerate(G):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        theta = A * theta - ETA * m / (np.sqrt(v) + 1e-3)
+        close(found[t]["w"], theta)
+
+
 @pytest.mark.parametrize("case", [case for case in ROWS if case.startswith("cautious")])
 def test_the_cautious_mask(case: str) -> None:
     """(θ+ − ηu)/θ is a where u θ <= 0 and 1 elsewhere, u being the update that is applied."""
@@ -166,6 +176,19 @@ def test_the_atom_of_a_bias() -> None:
     chosen = ball("bias_rms")
     z = np.array([3.0, -4])
     close(chosen(np, z, {}, chosen.scalars({}, Clock(1, 1), z.shape)), [-0.8485281374, 1.13137085])
+
+
+@pytest.mark.parametrize(
+    ("scale", "tall", "wide"),  # 8 x 2 and 2 x 8
+    [
+        ("naive", 1, 1),
+        ("keller_jordan", 2, 1),
+        ("mup", 2, 0.5),
+        ("moonlight", 0.2 * math.sqrt(8), 0.2 * math.sqrt(8)),
+    ],
+)
+def test_factors_of_muon(scale: str, tall: float, wide: float) -> None:
+    assert [SCALES[MUON_SCALES[scale]](shape) for shape in ((8, 2), (2, 8), (5, 8, 2))] == [tall, wide, tall]
 
 
 def test_polar_factors() -> None:

@@ -10,6 +10,7 @@ Scalars are 0-d float32 arrays: a Python float would be a constant, and a new on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -110,13 +111,18 @@ def executor_of(tier: str) -> Execute:
     return execute
 
 
-def _finite(x: mx.array) -> mx.array:
-    return mx.all(mx.abs(x) < mx.inf)
+@lru_cache(maxsize=8)
+def _bounded(largest: float) -> Kernel:
+    bound = min(largest, float(mx.finfo(mx.float32).max))
+
+    def within(x: mx.array, bound: mx.array) -> mx.array:
+        return mx.all(mx.abs(x) <= bound)
+
+    kernel = mx.compile(within) if can_compile() else within
+    return lambda x: kernel(x, mx.array(bound, mx.float32))
 
 
-_finite_compiled = mx.compile(_finite)
-
-
-def finite(x: mx.array) -> mx.array:
-    """Whether all elements are finite, a 0-d boolean. (Not by `sign` or `max`: they may hide a NaN.)"""
-    return (_finite_compiled if can_compile() else _finite)(mx.flatten(x))
+def finite(x: mx.array, largest: float = math.inf) -> mx.array:
+    """Whether all elements are finite and at most `largest`, a 0-d boolean. (`sign` and `max` may hide a NaN.)"""
+    within: mx.array = _bounded(largest)(mx.flatten(x))
+    return within

@@ -107,7 +107,7 @@ class Optimizer(Saving):
         try:
             named = gradients_of(gradients, self._shapes, self._tied)
             theta = values_of(tree, named, self._shapes)
-            are_finite = {name: finite(g) for name, g in named.items()}
+            are_finite = {name: finite(g, self.plan.largest(name)) for name, g in named.items()}
             if self._is_traced(are_finite):
                 moved = self._traced_update(named, theta, are_finite, count)
             else:
@@ -282,6 +282,6 @@ class Optimizer(Saving):
         """NonFiniteError, unless the recipe says to skip such updates."""
         if self.plan.recipe.nonfinite == "raise":
             raise NonFiniteError(
-                f"the gradient of {name!r} holds NaN or infinity; nothing was changed. Find the cause, or set "
-                "nonfinite = 'skip' in the recipe"
+                f"the gradient of {name!r} holds NaN, infinity or numbers too large to square; nothing was "
+                "changed. Find the cause, or set nonfinite = 'skip' in the recipe"
             )

@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 from mlx import optimizers as mlx_optimizers
 
-from dualopt.checkpoint import Snapshot, require
+from dualopt.checkpoint import Snapshot, permuted, require, require_dtypes
 from dualopt.errors import CheckpointError
 from dualopt.plan import RUN, Plan
 from dualopt.recursion import Shape
@@ -43,10 +43,8 @@ def from_snapshot(saved: Snapshot, parameters: Named, start: Memory) -> tuple[Na
     require(saved, {name: tuple(x.shape) for name, x in parameters.items()}, where="snapshot")
     values: Named = {}
     memory: Memory = {}
+    require_dtypes(saved, {name: HALF.get(x.dtype) for name, x in parameters.items()}, where="snapshot")
     for name, x in parameters.items():
-        kind, here = saved.dtypes.get(name, "F32"), HALF.get(x.dtype, "F32")
-        if kind != here:
-            raise CheckpointError(f"snapshot: {name!r} was saved as {kind}, in the model it is {here}")
         values[name] = mx.array(np.asarray(saved.parameters[name], np.float32)).astype(x.dtype)
         found, expected = saved.state.get(name, {}), start[name]
         if not found and not saved.counts.get(name, 0):
@@ -93,12 +91,13 @@ class Saving(mlx_optimizers.Optimizer):
         """Copies of the parameters of the model or mapping, state and counts: the portable checkpoint."""
         self._settle()
         parameters = values_of(tree_of(self._model), self._shapes, self._shapes)
-        return Snapshot(
+        here = Snapshot(
             {name: to_numpy(x) for name, x in parameters.items()},
             {name: {key: to_numpy(x) for key, x in s.items()} for name, s in self._store.tree["memory"].items()},
             self.plan.saved_counts(),
             {name: HALF[x.dtype] for name, x in parameters.items() if x.dtype in HALF},
         )
+        return permuted(here, {name: self._portable(name) for name in here.parameters})
 
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from a snapshot of any backend: the parameters of the model or mapping, state and counts.
@@ -108,11 +107,17 @@ class Saving(mlx_optimizers.Optimizer):
         """
         tree = tree_of(self._model)
         present = values_of(tree, self._shapes, self._shapes)
+        inverse = {name: tuple(np.argsort(self._portable(name)).tolist()) for name in present}
+        snapshot = permuted(snapshot, inverse)
         values, memory = from_snapshot(snapshot, present, self._start(present))
         updates = snapshot.counts.get(RUN, 0) // self.plan.recipe.count.per_update  # their number is not saved
         self._install(snapshot.counts, updates, memory)
         values |= {second: values[first] for second, first in self._tied.items()}
         merge(self._model, replaced(tree, values))
+
+    def _portable(self, name: str) -> tuple[int, ...]:
+        """The permutation of the axes of a parameter to those of snapshots."""
+        return self.plan.groups[self.plan.group_of[name]].views[name].portable
 
     def _start(self, parameters: Named) -> Memory:
         """The memories before the first update."""

@@ -1,6 +1,6 @@
 """How torch carries out one update of a group, in place on the user's parameters.
 
-exact    the core's recursion in the exact namespace, parameter by parameter, eagerly
+exact    the core's recursion in the exact namespace, eagerly
 fast     elementwise rows of 2**20 elements and more: one dynamic 1-D kernel per rule, compiled from the
          core's own `step`, one call per tensor, scalars in one persistent tensor, so neither schedules,
          varying Δτ nor new shapes recompile it. Everything else eagerly in the fast namespace.
@@ -68,6 +68,11 @@ def flat(x: torch.Tensor) -> torch.Tensor:
     return alias.set_(x.untyped_storage(), x.storage_offset(), (x.numel(),), (1,))
 
 
+def _plain_storage(x: torch.Tensor, state: Tensors) -> bool:
+    """True if the k-th element in memory is the same one in a parameter and in all of its state."""
+    return x.is_contiguous() and all(s.is_contiguous() for s in state.values())
+
+
 class Executor:
     """Carries out updates in one tier, and owns the scalar tensors."""
 
@@ -76,6 +81,13 @@ class Executor:
         self.compiled = compiled if compiled is not None else (None if can_compile() else False)
         self._plain = executor(EXACT if tier == "exact" else FAST)
         self._scalars: dict[tuple[Any, ...], torch.Tensor] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made from; scalar tensors and kernels are made anew."""
+        return {"tier": self.tier, "compiled": self.compiled}
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        self.__init__(saved["tier"], saved["compiled"])  # type: ignore[misc]
 
     def scalar_tensor(self, values: Mapping[str, float], slot: tuple[Any, ...], like: torch.Tensor) -> torch.Tensor:
         """The persistent tensor of one set of scalars, refilled; its address never changes."""
@@ -101,7 +113,7 @@ class Executor:
         rest = dict(theta)
         if self.tier == "fast" and self.compiled is not False and planned.row.local:
             big = sum(x.numel() for x in theta.values()) >= COMPILE_FROM
-            fits = {n: x for n, x in theta.items() if x.numel() >= KERNEL_FROM and x.is_contiguous()}
+            fits = {n: x for n, x in theta.items() if x.numel() >= KERNEL_FROM and _plain_storage(x, state[n])}
             if (self.compiled or big) and fits:
                 self._launch(planned, fits, state, gradient, k)
                 rest = {n: x for n, x in theta.items() if n not in fits}
@@ -135,6 +147,7 @@ class Executor:
             update = kernel(planned.row.parts, planned.row.name, keys)
             arrays = [flat(state[name][key]) for key in keys]
             update(flat(x), flat(gradient[name].contiguous()), slots[id(values)], *arrays)
+            torch.autograd.graph.increment_version(x)  # as every in-place operation does
 
 
 def functional(tier: str) -> Execute:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from dualopt.coordinates import COORDINATES
 from dualopt.errors import CountError, GradientError, NonFiniteError, RecipeError, StaleScalarsError
 from dualopt.namespace import TIERS
 from dualopt.plan import Plan, Proposal, check_gradient
@@ -53,9 +54,10 @@ class Optimizer(Saving, torch.optim.Optimizer):
     ) -> None:
         if tier not in TIERS:
             raise RecipeError(f"tier: {tier!r} is not one of {', '.join(TIERS)}")
-        found = named_parameters(model, recipe)
+        found = named_parameters(model)
         self._built = False
         self._named: Named = found.parameters
+        self._frozen = found.frozen
         self.plan = Plan(recipe, {name: tuple(p.shape) for name, p in self._named.items()}, float64=_all_double(found))
         self.tier = tier
         self._execute = Executor(tier, compiled)
@@ -86,6 +88,10 @@ class Optimizer(Saving, torch.optim.Optimizer):
             raise RecipeError("parameter groups come from the recipe: add a [[group]] and make a new optimizer")
         super().add_param_group(param_group)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but hooks, so that copies and pickles work; torch's own keeps state and groups only."""
+        return {key: value for key, value in self.__dict__.items() if not key.startswith("_optimizer_")}
+
     @torch._dynamo.disable  # type: ignore[untyped-decorator]
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, count: int | None = None) -> Any:
@@ -108,7 +114,7 @@ class Optimizer(Saving, torch.optim.Optimizer):
         try:
             finite = self._check(gradients)
             proposal = self._proposal(gradients, count)
-        except Exception:
+        except BaseException:
             self._roll_back()
             raise
         if not finite:
@@ -147,12 +153,17 @@ class Optimizer(Saving, torch.optim.Optimizer):
 
         def run(*args: Any, count: int | None = None, **kwargs: Any) -> Any:
             self.advance(count)
-            return inner(*args, **kwargs)
+            try:
+                return inner(*args, **kwargs)
+            except BaseException:
+                self._roll_back()
+                raise
 
         return run
 
     def _propose(self, count: int | None, names: Iterable[str]) -> Proposal:
         """A proposal from the groups as they are now."""
+        self._check_groups()
         steps = [float(group["lr"]) for group in self.param_groups]
         if self.plan.scheduled:
             for group, written in zip(self.param_groups, self._written, strict=True):
@@ -161,10 +172,22 @@ class Optimizer(Saving, torch.optim.Optimizer):
                         f"group {group['name']!r}: the recipe's schedule sets lr, but it was changed from "
                         f"{written!r} to {group['lr']!r}; drop the LR scheduler or the [schedule]"
                     )
-        for group, lr in zip(self.param_groups, steps, strict=True):
-            if not (math.isfinite(lr) and lr >= 0):
-                raise RecipeError(f"group {group['name']!r}: lr must be finite and >= 0, got {lr!r}")
         return self.plan.propose(count, names, self.param_groups, None if self.plan.scheduled else steps)
+
+    def _check_groups(self) -> None:
+        """RecipeError for a group that was written with something that cannot be carried out."""
+        for group, planned in zip(self.param_groups, self.plan.groups, strict=True):
+            where = f"group {group['name']!r}"
+            for key, value in planned.action.items():
+                if group[key] == value:
+                    continue
+                if COORDINATES[key].kind in ("choice", "switch"):
+                    raise RecipeError(
+                        f"{where}: {key} decides what is computed and cannot change; make a new optimizer"
+                    )
+                COORDINATES[key].check(group[key], where)
+            if not (math.isfinite(group["lr"]) and group["lr"] >= 0):
+                raise RecipeError(f"{where}: lr must be finite and >= 0, got {group['lr']!r}")
 
     def _proposal(self, gradients: Mapping[str, torch.Tensor], count: int | None) -> Proposal:
         """The proposal that this step carries out: the advanced one, or a new one."""
@@ -213,27 +236,37 @@ class Optimizer(Saving, torch.optim.Optimizer):
         if "tau" not in kept:
             kept["tau"] = 0
             row = self.plan.groups[self.plan.group_of[name]].row
-            like = torch.zeros_like(p, dtype=torch.float64 if p.dtype == torch.float64 else torch.float32)
+            dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
+            like = torch.zeros_like(p, dtype=dtype, memory_format=torch.contiguous_format)
             kept.update(row.init(torch, like))
         return {key: x for key, x in kept.items() if key != "tau"}
 
     def _check(self, gradients: Mapping[str, torch.Tensor]) -> bool:
         """False for an update to skip. Raises GradientError for gradients that do not fit."""
+        thawed = next((name for name, p in self._frozen.items() if p.requires_grad), None)
+        if thawed is not None:
+            raise RecipeError(f"{thawed!r} was frozen when the optimizer was made, and is not in it; make a new one")
         for name, g in gradients.items():
             kind = "sparse" if g.layout != torch.strided else "complex" if g.is_complex() else "real"
             kind = kind if kind != "real" or g.is_floating_point() else str(g.dtype)
-            check_gradient(name, tuple(self._named[name].shape), tuple(g.shape), kind)
+            stored = self.plan.groups[self.plan.group_of[name]].views[name].stored
+            if tuple(self._named[name].shape) != stored:
+                raise GradientError(
+                    f"{name!r} has shape {tuple(self._named[name].shape)}, but was {stored} at the start"
+                )
+            check_gradient(name, stored, tuple(g.shape), kind)
             if g.device != self._named[name].device:
                 raise GradientError(
                     f"gradient of {name!r} is on {g.device}, its parameter on {self._named[name].device}"
                 )
         if _recorded(gradients):
             return True
-        suspects = [n for n, total in _sums(gradients).items() if not math.isfinite(total)]
-        bad = [n for n in suspects if not bool(torch.isfinite(gradients[n]).all())]  # a finite sum may overflow
+        suspects = [n for n, total in _squares(gradients).items() if not math.isfinite(total)]
+        bad = [n for n in suspects if not _bounded(gradients[n], self.plan.largest(n))]  # a finite sum may overflow
         if bad and self.plan.recipe.nonfinite == "raise":
             raise NonFiniteError(
-                f"the gradient of {bad[0]!r} holds NaN or infinity ({len(bad)} of {len(gradients)} gradients do); "
+                f"the gradient of {bad[0]!r} holds NaN, infinity or numbers too large to square "
+                f"({len(bad)} of {len(gradients)} gradients do); "
                 "nothing was changed. Find the cause, or set nonfinite = 'skip' in the recipe"
             )
         return not bad
@@ -252,11 +285,17 @@ def _recorded(gradients: Mapping[str, torch.Tensor]) -> bool:
     return g is not None and (isinstance(g, fake) or torch._is_functional_tensor(g) or torch.compiler.is_compiling())
 
 
-def _sums(gradients: Mapping[str, torch.Tensor]) -> dict[str, float]:
-    """The sum of every gradient, which is not finite if an element is not; one transfer per device."""
+def _squares(gradients: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """The sum of squares of every gradient: not finite if an element is not. One transfer per device."""
     found: dict[str, float] = {}
     for device in {g.device for g in gradients.values()}:
         here = [name for name, g in gradients.items() if g.device == device]
-        sums = torch.stack([gradients[name].sum(dtype=torch.float32) for name in here])
-        found.update(zip(here, sums.tolist(), strict=True))
+        norms = torch._foreach_norm([gradients[name] for name in here])
+        squares = torch.stack([x.to(torch.float32) for x in norms]).square()
+        found.update(zip(here, squares.tolist(), strict=True))
     return found
+
+
+def _bounded(g: torch.Tensor, largest: float) -> bool:
+    """True if every element is finite and at most `largest` in magnitude."""
+    return bool((torch.isfinite(g) & (g.abs() <= largest)).all())

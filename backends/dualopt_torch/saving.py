@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from dualopt.checkpoint import Snapshot, require
+from dualopt.checkpoint import Snapshot, require, require_dtypes
 from dualopt.errors import CheckpointError
-from dualopt.plan import RUN, Plan
+from dualopt.plan import RUN, Plan, Proposal
 
 from .execute import working
 from .parameters import Named
 
-_LIVE = ("lr", "initial_lr", "tau", "params")  # what may differ between a saved group and this one
 _HALF = {torch.bfloat16: "BF16", torch.float16: "F16"}
 
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
@@ -31,6 +30,9 @@ class Saving(torch.optim.Optimizer):
     plan: Plan
     _named: Named
     _written: list[float]
+    _ready: Proposal | None
+    _captured: bool
+    _before: dict[str, int]
 
     def _roll_back(self) -> None:
         """Undo an `advance` that no step has used."""
@@ -42,42 +44,50 @@ class Saving(torch.optim.Optimizer):
         Raises:
             CheckpointError: other groups, coordinates, parameters or shapes; nothing has changed.
         """
+        self._roll_back()
         groups, saved = state_dict.get("param_groups", []), state_dict.get("state", {})
         if len(groups) != len(self.param_groups):
             raise CheckpointError(f"the saved optimizer has {len(groups)} groups, this one {len(self.param_groups)}")
-        for mine, other in zip(self.param_groups, groups, strict=True):
-            for key in sorted((mine.keys() | other.keys()) - set(_LIVE)):
-                if mine.get(key) != other.get(key):
+        for mine, other, planned in zip(self.param_groups, groups, self.plan.groups, strict=True):
+            for key in ("name", "optimizer", "param_names", *planned.action):
+                if mine[key] != other.get(key):
                     raise CheckpointError(
                         f"group {mine['name']!r}: {key} is {other.get(key)!r} in the saved optimizer, "
-                        f"{mine.get(key)!r} here; continue with the recipe it was saved with"
+                        f"{mine[key]!r} here; continue with the recipe it was saved with"
                     )
         by_index = [n for group in self.param_groups for n in group["param_names"]]
         state = {by_index[i]: dict(values) for i, values in saved.items() if 0 <= i < len(by_index)}
         counts = {RUN: max((int(g.get("tau", 0)) for g in groups), default=0)}
         counts |= {name: int(state.get(name, {}).get("tau", 0)) for name in self._named}
         memories = {name: {k: x for k, x in values.items() if k != "tau"} for name, values in state.items()}
-        self._check_state({n: {k: tuple(x.shape) for k, x in s.items()} for n, s in memories.items()}, counts)
+        self._check_state({n: {k: np.shape(x) for k, x in s.items()} for n, s in memories.items()}, counts)
+        before = self.plan.saved_counts()
         self.plan.restore(counts)
-        super().load_state_dict(dict(state_dict))
+        try:
+            super().load_state_dict(dict(state_dict))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            self.plan.restore(before)
+            raise CheckpointError(f"not the state of this optimizer: {error}") from error
+        self._captured = False
         self._install(memories, counts)
         self._written = [group["lr"] for group in self.param_groups]
 
     def snapshot(self) -> Snapshot:
-        """Parameters, state and counts as numpy arrays: the portable checkpoint."""
-        self._roll_back()
+        """Parameters, state and counts as numpy arrays: the portable checkpoint, without an unused `advance`."""
+        counts = self.plan.saved_counts() if self._ready is None or self._captured else self._before
         parameters = {name: _numpy(p) for name, p in self._named.items()}
         state = {
             name: {key: _numpy(x) for key, x in self.state[p].items() if key != "tau"} if p in self.state else {}
             for name, p in self._named.items()
         }
         dtypes = {name: _HALF[p.dtype] for name, p in self._named.items() if p.dtype in _HALF}
-        return Snapshot(parameters, state, self.plan.saved_counts(), dtypes)
+        return Snapshot(parameters, state, dict(counts), dtypes)
 
     @torch.no_grad()
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from a snapshot of any backend. CheckpointError if it does not fit; nothing has changed then."""
         require(snapshot, {name: tuple(p.shape) for name, p in self._named.items()}, where="snapshot")
+        require_dtypes(snapshot, {name: _HALF.get(p.dtype) for name, p in self._named.items()}, where="snapshot")
         state = {name: s for name, s in snapshot.state.items() if s}
         self._check_state({n: {k: tuple(x.shape) for k, x in s.items()} for n, s in state.items()}, snapshot.counts)
         self._roll_back()
@@ -111,7 +121,7 @@ class Saving(torch.optim.Optimizer):
             kept: dict[str, Any] = {"tau": counts[name]}
             for key, x in memories.items():
                 dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
-                kept[key] = x.to(device=p.device, dtype=dtype, copy=True)
+                kept[key] = x.to(device=p.device, dtype=dtype, copy=True, memory_format=torch.contiguous_format)
             self.state[p] = kept
 
 

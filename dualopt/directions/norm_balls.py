@@ -38,25 +38,30 @@ from .polar import QUINTIC, polar
 MATRIX = (-2, -1)
 
 
-def _one(shape: Shape) -> float:
-    return 1.0
-
-
 def aspect(shape: Shape) -> float:
     """√(m/n) of a matrix (..., m, n)."""
     return math.sqrt(shape[-2] / shape[-1])
 
 
-def _conv(shape: Shape) -> float:
-    """√(out/in)/k for a kernel given as (out, in, *kernel)."""
-    return math.sqrt(shape[0] / shape[1]) / math.prod(shape[2:])
+SCALES: dict[str, Callable[[Shape], float]] = {
+    "1": lambda shape: 1.0,
+    "√(m/n)": aspect,
+    "max(1, √(m/n))": lambda shape: max(1.0, aspect(shape)),
+    "√m": lambda shape: math.sqrt(shape[-2]),
+    "√m/n": lambda shape: math.sqrt(shape[-2]) / shape[-1],
+    "1/n": lambda shape: 1 / shape[-1],
+    "1/√n": lambda shape: 1 / math.sqrt(shape[-1]),
+    "√n": lambda shape: math.sqrt(shape[-1]),
+    "0.2 √max(m, n)": lambda shape: 0.2 * math.sqrt(max(shape[-2:])),
+    "√(out/in)/k": lambda shape: math.sqrt(shape[0] / shape[1]) / math.prod(shape[2:]),  # (out, in, *kernel)
+}
 
 
 @dataclass(frozen=True)
 class Ball(Stage):
     """A norm ball: its scale, and what its subclasses say of atom, gauge and dual gauge."""
 
-    scale: Callable[[Shape], float] = _one
+    scaling: str = "1"  # a key of SCALES
 
     local: ClassVar[bool] = False
     least_ndim: ClassVar[int] = 2  # of the parameters it is meant for
@@ -67,6 +72,10 @@ class Ball(Stage):
 
     def scalars(self, action: Action, clock: Clock, shape: Shape) -> dict[str, float]:
         return {"scale": self.scale(shape)}
+
+    def scale(self, shape: Shape) -> float:
+        """The length of an atom in the unscaled norm, for a parameter of this logical shape."""
+        return SCALES[self.scaling](shape)
 
     def __call__(self, xp: Namespace, z: Array, s: Arrays, k: Scalars) -> Array:
         return -(k["scale"] * self.atom(xp, z))
@@ -186,28 +195,22 @@ class PlainSignBall(SignBall):
 def ball(name: str, method: str = QUINTIC.name) -> Ball:
     """The ball called `name`; `method` is the polar method of the spectral ones."""
     found = _BALLS[name]
-    return SpectralBall(found.scale, method) if isinstance(found, SpectralBall) else found
+    return SpectralBall(found.scaling, method) if isinstance(found, SpectralBall) else found
 
 
 _BALLS: dict[str, Ball] = {
-    "spectral": SpectralBall(aspect),
-    "spectral_max": SpectralBall(lambda shape: max(1.0, aspect(shape))),
-    "spectral_in": SpectralBall(lambda shape: math.sqrt(shape[-2])),
-    "spectral_conv": SpectralBall(_conv),
-    "sign": SignBall(lambda shape: 1 / shape[-1]),
+    "spectral": SpectralBall("√(m/n)"),
+    "spectral_max": SpectralBall("max(1, √(m/n))"),
+    "spectral_in": SpectralBall("√m"),
+    "spectral_conv": SpectralBall("√(out/in)/k"),
+    "sign": SignBall("1/n"),
     "sign_in": PlainSignBall(),
-    "column": LineBall(lambda shape: math.sqrt(shape[-2]), -2),
-    "column_in": LineBall(lambda shape: math.sqrt(shape[-2]) / shape[-1], -2),
-    "row": LineBall(lambda shape: 1 / math.sqrt(shape[-1]), -1),
-    "row_in": LineBall(_one, -1),
-    "bias_rms": VectorBall(lambda shape: math.sqrt(shape[-1]) if shape else 1.0),
+    "column": LineBall("√m", -2),
+    "column_in": LineBall("√m/n", -2),
+    "row": LineBall("1/√n", -1),
+    "row_in": LineBall("1", -1),
+    "bias_rms": VectorBall("√n"),
     "frobenius": EuclideanBall(),
 }
 NORMS = tuple(_BALLS)
-
-MUON_SCALES: dict[str, Callable[[Shape], float]] = {
-    "naive": _one,
-    "keller_jordan": lambda shape: max(1.0, aspect(shape)),
-    "mup": aspect,
-    "moonlight": lambda shape: 0.2 * math.sqrt(max(shape[-2:])),
-}
+MUON_SCALES = {"naive": "1", "keller_jordan": "max(1, √(m/n))", "mup": "√(m/n)", "moonlight": "0.2 √max(m, n)"}
