@@ -6,7 +6,8 @@ scalars only as scalar·array and scalar+array. `exact(base)` makes the exact ti
 a backend's own `fast` one may use native sums, products and compilers.
 
 A backend is a `Backend`: two namespaces and three functions. To add one, fill in the record and
-`register` it; nothing in the core knows the names of frameworks beyond the two lazy lines below.
+`register` it: `replay` and the conformance suite then run on it. Native optimizers are what `frameworks`
+dispatches to.
 """
 
 from __future__ import annotations

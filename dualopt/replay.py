@@ -166,7 +166,7 @@ def _check(t: int, plan: Plan, gradients: Mapping[str, Numpy], dtype: str) -> No
         real = np.issubdtype(g.dtype, np.floating)
         kind = "real" if real else "complex" if np.iscomplexobj(g) else str(g.dtype)
         check_gradient(name, plan.groups[plan.group_of[name]].views[name].stored, g.shape, kind)
-        if not (np.abs(g) <= np.float64(min(plan.largest(name), np.finfo(dtype).max))).all():
+        if not (np.abs(g) <= np.float64(min(plan.largest(name), float(np.finfo(dtype).max)))).all():
             raise NonFiniteError(
                 f"update {t}: the gradient of {name!r} holds NaN, infinity or numbers too large to square"
             )

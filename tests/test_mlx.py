@@ -806,3 +806,45 @@ def test_the_package_exports_what_it_promises() -> None:
     half = mx.array([1.5, -2.0], mx.bfloat16)
     assert BACKEND.to_numpy(half).tolist() == [1.5, -2.0]
     assert BACKEND.from_numpy(np.array([1.5]), "float32").dtype == mx.float32
+
+
+@pytest.mark.parametrize("row", ["muon", "scionc", "adamw"])
+def test_convolutions_train_alike_and_move_between_frameworks(row):
+    """The same kernels, (out, in, *k) in torch and (out, *k, in) here: the same bits, and portable snapshots."""
+    torch = pytest.importorskip("torch")
+    from dualopt.generator import Stream
+
+    shape = (6, 3, 3, 3)  # in and k alike: a transposed load would not be noticed by its shape
+    table = {"group": [{"optimizer": row, "step": 0.05, "shrink_half_life": 100.0}]}
+    start = Stream(0, "kernel").bell(shape)
+    there = torch.nn.Parameter(torch.from_numpy(start.copy()))
+    here = {"k": mx.array(np.moveaxis(start, 1, -1))}
+    theirs, mine = optimizer({"k": there}, table, tier="exact"), optimizer(here, table, tier="exact")
+
+    def both(t, first, second):
+        g = Stream(1, str(t)).bell(shape)
+        there.grad = torch.from_numpy(g.copy())
+        first.step()
+        second.update(here, {"k": mx.array(np.moveaxis(g, 1, -1))})
+        return np.array_equal(np.moveaxis(np.array(here["k"]), -1, 1), there.detach().numpy())
+
+    assert all(both(t, theirs, mine) for t in range(4))
+    saved, other = mine.snapshot(), theirs.snapshot()
+    assert np.array_equal(saved.parameters["k"], other.parameters["k"])
+    assert np.array_equal(saved.state["k"]["m"], other.state["k"]["m"])
+    mine.restore(other)
+    theirs.restore(saved)
+    assert all(both(t, theirs, mine) for t in range(4, 7))
+
+
+def test_gradients_too_large_to_square_are_refused_and_normalised_rows_take_them():
+    for row, fits in (("adamw", False), ("muon", True)):
+        model = {"w": mx.ones((4, 3))}
+        opt = optimizer(model, {"group": [{"optimizer": row}]})
+        if fits:
+            opt.update(model, {"w": mx.full((4, 3), 1e20)})
+            assert np.isfinite(np.array(model["w"])).all()
+            continue
+        with pytest.raises(NonFiniteError, match="too large to square"):
+            opt.update(model, {"w": mx.full((4, 3), 1e20)})
+        assert opt.count == 0

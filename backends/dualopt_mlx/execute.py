@@ -1,6 +1,6 @@
 """How MLX carries out one update of a group.
 
-exact    the core's recursion in the exact namespace, parameter by parameter, eagerly
+exact    the core's recursion in the exact namespace, eagerly
 fast     elementwise rows by functions compiled from the core's parts, over arrays of one dimension: a
          new size is traced again, but runs the machine code of the others; everything else eagerly in
          the fast namespace. Inside a compiled training step all of it becomes part of that step.

@@ -99,11 +99,10 @@ def plots(out: Path, done: list[work.Trained]) -> None:
     loss_plot(out / "loss.png", [trained.run for trained in done])
 
 
-def written(done: list[work.Trained]) -> dict[str, str]:
+def written(done: list[work.Trained], *, plot: bool = True) -> dict[str, str]:
     """{framework: its run directory and what is in it}."""
-    return {
-        t.framework: f"{t.run.path}/ (manifest.json, metrics.jsonl, checkpoint.safetensors, loss.png)" for t in done
-    }
+    files = ["manifest.json", "metrics.jsonl", "checkpoint.safetensors"] + ["loss.png"] * plot
+    return {t.framework: f"{t.run.path}/ ({', '.join(files)})" for t in done}
 
 
 def runs_table(job: work.Work, done: list[work.Trained]) -> None:
@@ -130,6 +129,6 @@ def _report(job: work.Work, done: list[work.Trained], plot: Path | None, as_json
         )
         return
     runs_table(job, done)
-    paths(**written(done))
+    paths(**written(done, plot=plot is not None))
     if plot is not None:
         paths(plot=plot)
