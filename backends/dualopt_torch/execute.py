@@ -138,15 +138,16 @@ class Executor:
         k: Mapping[str, Mapping[str, float]],
     ) -> None:
         """The compiled route: one kernel call per tensor."""
-        slots: dict[int, torch.Tensor] = {}
+        slots: dict[tuple[int, torch.device], torch.Tensor] = {}
         for name, x in theta.items():
             values = k[name]
-            if id(values) not in slots:
-                slots[id(values)] = self.scalar_tensor(values, (planned.group.name, len(slots)), x)
+            at = id(values), x.device
+            if at not in slots:
+                slots[at] = self.scalar_tensor(values, (planned.group.name, len(slots)), x)
             keys = tuple(state[name])
             update = kernel(planned.row.parts, planned.row.name, keys)
             arrays = [flat(state[name][key]) for key in keys]
-            update(flat(x), flat(gradient[name].contiguous()), slots[id(values)], *arrays)
+            update(flat(x), flat(gradient[name].contiguous()), slots[at], *arrays)
             torch.autograd.graph.increment_version(x)  # as every in-place operation does
 
 
