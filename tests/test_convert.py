@@ -97,7 +97,11 @@ def test_actions_follow_mlx(name: str, knobs: dict[str, Any]) -> None:
     for g in gradients():
         w = optimizer.apply_gradients({"w": mx.array(g.astype(np.float32))}, w)
     moved = ours(Coupled(name.lower(), 0.01, library="mlx", **knobs), dtype="float32")
-    np.testing.assert_allclose(moved, np.array(w["w"]), rtol=2e-4, atol=2e-5)
+    # 4 ulp of the running magnitude per step; of an update, besides, 130 where MLX computes 1 - beta^t in
+    # float32, and what the steepest slope of Newton-Schulz, 3.4445^5, makes of the rounding of its products.
+    lost = 130 * 2 if knobs.get("bias_correction") else 3.4445**5 * math.sqrt(max(SHAPE)) if name == "Muon" else 0
+    running = np.abs(start()) + 0.01 * STEPS * (1 if name in ("Lion", "Muon") else 4)
+    assert (np.abs(moved - np.array(w["w"])) <= STEPS * (4 * running + 0.01 * lost) * 2.0**-23).all()
 
 
 def test_lion_follows_its_definition() -> None:
