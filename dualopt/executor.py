@@ -12,6 +12,9 @@ Execute = Callable[
     [PlannedGroup, Arrays, Mapping[str, Arrays], Arrays, Mapping[str, Scalars]], dict[str, tuple[Array, Arrays]]
 ]
 
+Widen = Callable[[Array], Array]
+Narrow = Callable[[Array, Array], Array]
+
 STACK = 2**22  # most elements of a stack: bounds the transient memory
 
 
@@ -54,6 +57,31 @@ def executor(xp: Namespace) -> Execute:
         return out
 
     return execute
+
+
+def stored(execute: Execute, widen: Widen, narrow: Narrow) -> Execute:
+    """`execute` for parameters and gradients stored in a narrower type than they are computed in.
+
+    Args:
+        execute: as from `executor`; its state is in the working type throughout.
+        widen: stored array -> working array, exactly; one in the working type is returned as it is.
+        narrow: (working array, stored array) -> the first in the type of the second, rounded to nearest
+            even; this is the only rounding to the stored type.
+    """
+
+    def run(
+        planned: PlannedGroup,
+        theta: Arrays,
+        state: Mapping[str, Arrays],
+        gradient: Arrays,
+        k: Mapping[str, Scalars],
+    ) -> dict[str, tuple[Array, Arrays]]:
+        here = {name: widen(x) for name, x in theta.items()}
+        evidence = {name: widen(gradient[name]) for name in theta}
+        moved = execute(planned, here, state, evidence, k)
+        return {name: (narrow(x, theta[name]), s) for name, (x, s) in moved.items()}
+
+    return run
 
 
 def _stacks(planned: PlannedGroup, theta: Arrays, names: list[str], k: Mapping[str, Scalars]) -> Iterator[list[str]]:

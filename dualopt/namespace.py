@@ -5,7 +5,7 @@ A namespace is a tier. The core calls the names in `CONTRACT` and the operators 
 scalars only as scalar·array and scalar+array. `exact(base)` makes the exact tier of any such namespace;
 a backend's own `fast` one may use native sums, products and compilers.
 
-A backend is a `Backend`: two namespaces and three functions. To add one, fill in the record and
+A backend is a `Backend`: two namespaces and a few functions. To add one, fill in the record and
 `register` it: `replay` and the conformance suite then run on it. Native optimizers are what `frameworks`
 dispatches to.
 """
@@ -19,9 +19,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from .environment import Environment, Facts, check_threads, cpu_only
 from .errors import MissingFrameworkError, RecipeError, nearest
-from .exact import exact
-from .executor import Execute, executor
+from .executor import Execute
 from .recursion import Array, Namespace
 
 Tier = Literal["exact", "fast"]
@@ -60,10 +60,13 @@ class Backend:
         name: as users write it.
         namespaces: {"exact": ..., "fast": ...}.
         from_numpy: (numpy array, dtype name) -> array.
-        to_numpy: array -> numpy array.
-        execute: tier -> how one update of a planned group is carried out; may reuse its input arrays.
+        to_numpy: array -> numpy array; half precision as float32.
+        execute: tier -> how one update of a planned group is carried out, on parameters and gradients as
+            `from_numpy` stores them; may reuse its input arrays (see `executor.stored` for half precision).
         dtypes: names of the dtypes that `from_numpy` accepts.
         version: of the library, for manifests.
+        working: stored array -> the array that is computed with: float32 of half precision.
+        environment: what `prepare` calls; None: there is nothing to set, and no device but the CPU.
     """
 
     name: str
@@ -73,6 +76,29 @@ class Backend:
     execute: Callable[[str], Execute]
     dtypes: tuple[str, ...] = ("float32",)
     version: str = ""
+    working: Callable[[Array], Array] = lambda x: x
+    environment: Environment | None = None
+
+    def prepare(self, device: str | None = None, threads: int | None = None) -> Facts:
+        """Set the library up for a recorded run, for the rest of the process.
+
+        Args:
+            device: where `from_numpy` puts arrays, in the library's own words; None: its default.
+            threads: asked of a library that can change them; others report what they use.
+
+        Returns:
+            The facts for a manifest: {"framework": ..., "device": ..., "threads": ..., ...}.
+
+        Raises:
+            RecipeError: an unknown device, or no number of threads.
+            MissingFrameworkError: a device that is not there.
+        """
+        check_threads(threads)
+        facts = {"framework": f"{self.name} {self.version}".strip()}
+        if self.environment is None:
+            cpu_only(self.name, device)
+            return facts | {"device": "cpu"}
+        return facts | self.environment(device, threads)
 
     def namespace(self, tier: str) -> Namespace:
         """The namespace of a tier; RecipeError for an unknown tier."""
@@ -81,39 +107,40 @@ class Backend:
         return self.namespaces[tier]
 
 
-def _numpy() -> Backend:
-    namespaces = {"exact": exact(np), "fast": np}
-    return Backend(
-        name="numpy",
-        namespaces=namespaces,
-        from_numpy=lambda x, dtype: np.array(x, dtype=dtype),
-        to_numpy=np.array,
-        execute=lambda tier: executor(namespaces[tier]),
-        dtypes=("float32", "float64"),
-        version=np.__version__,
-    )
+def imported(module: str) -> Callable[[], Backend]:
+    """A loader: the `BACKEND` of a module, imported when it is asked for."""
 
-
-def _framework(module: str) -> Callable[[], Backend]:
-    def load_it() -> Backend:
+    def loader() -> Backend:
         found: Backend = importlib.import_module(module).BACKEND
         return found
 
-    return load_it
+    return loader
 
 
 _LOADERS: dict[str, Callable[[], Backend]] = {
-    "numpy": _numpy,
-    "torch": _framework("dualopt_torch"),
-    "mlx": _framework("dualopt_mlx"),
+    "numpy": imported("dualopt.numpy_backend"),
+    "torch": imported("dualopt_torch"),
+    "mlx": imported("dualopt_mlx"),
 }
 _loaded: dict[str, Backend] = {}
+_packages: dict[str, str] = {}
 
 
-def register(name: str, loader: Callable[[], Backend]) -> None:
-    """Make `name` known to `load`, `replay` and the conformance suite; the loader runs on first use."""
+def register(name: str, loader: Callable[[], Backend], *, install: str | None = None) -> None:
+    """Make `name` known to `load`, `replay` and the conformance suite.
+
+    Args:
+        name: as users write it.
+        loader: runs on first use; an ImportError says that the library is not installed.
+        install: what pip has to install then; default: the extra of this package called `name`.
+    """
     _LOADERS[name] = loader
     _loaded.pop(name, None)
+    _packages[name] = install or _extra(name)
+
+
+def _extra(name: str) -> str:
+    return f"'dualopt-optim[{name}]'"
 
 
 def known() -> tuple[str, ...]:
@@ -126,7 +153,7 @@ def load(name: str) -> Backend:
 
     Raises:
         RecipeError: the name is not registered.
-        MissingFrameworkError: its framework is not installed; the message names the extra.
+        MissingFrameworkError: its framework is not installed; the message says what to install.
     """
     if name not in _LOADERS:
         raise RecipeError(f"backend: {name!r} is not one of {', '.join(_LOADERS)}{nearest(str(name), _LOADERS)}")
@@ -136,7 +163,7 @@ def load(name: str) -> Backend:
         except ImportError as error:
             raise MissingFrameworkError(
                 f"backend {name!r} needs a package that is not installed ({error}); "
-                f"run: pip install 'dualopt-optim[{name}]'"
+                f"run: pip install {_packages.get(name) or _extra(name)}"
             ) from error
     return _loaded[name]
 

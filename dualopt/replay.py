@@ -12,10 +12,11 @@ import numpy as np
 
 from .counts import Count, increment
 from .errors import CountError, NonFiniteError, RecipeError
-from .namespace import load
+from .namespace import Backend, load
 from .plan import Plan, PlannedGroup, check_gradient
 from .recipe import Group, Recipe
-from .recursion import Array, Arrays, Namespace, propose
+from .recursion import Array, Arrays, Namespace, Scalars, propose
+from .storage import rounded, working
 
 Numpy = np.ndarray[Any, Any]
 Named = Mapping[str, Any]
@@ -26,8 +27,8 @@ class Moment:
     """What one update left behind, as numpy arrays in the parameters' own shapes.
 
     Attributes:
-        params: by name.
-        state: [name][key].
+        params: by name; half precision as float32 arrays of its values.
+        state: [name][key]; float32 for half precision.
         scalars: [name] -> the derived scalars of this update, float64.
         trace: [name] -> {"g": ..., "s": ..., "u": ...}, each {channel or key: array}; empty unless asked for.
     """
@@ -73,7 +74,8 @@ def replay(
         counts: Δτ, one number or one per update. Default half-lives are in updates of the first Δτ.
         backend: ``"numpy"``, ``"torch"``, ``"mlx"`` or a registered name.
         tier: ``"exact"`` (the same bits everywhere) or ``"fast"``.
-        dtype: working type; ``"float64"`` on numpy is the oracle, where an unstated `polar` is exact.
+        dtype: of parameters and gradients; ``"bfloat16"`` and ``"float16"`` are computed in float32 and
+            rounded once when stored. ``"float64"`` on numpy is the oracle, where an unstated `polar` is exact.
         trace: also keep g, s and u of every update.
 
     Raises:
@@ -110,8 +112,9 @@ def drive(
     if dtype not in chosen.dtypes:
         raise RecipeError(f"dtype {dtype!r}: {backend} has {', '.join(chosen.dtypes)}")
     plan = _plan(recipe, params, tier, dtype)
+    plan.warn_if_too_fine(dict.fromkeys(params, dtype))
     theta: Arrays = {name: chosen.from_numpy(np.asarray(x), dtype) for name, x in params.items()}
-    state = {name: planned.row.init(xp, theta[name]) for planned in plan.groups for name in planned.names}
+    state = {n: planned.row.init(xp, chosen.working(theta[n])) for planned in plan.groups for n in planned.names}
     counts = None if increments is None else iter(increments)
     for t, gradients in enumerate(grads):
         named = _arrays(gradients, f"update {t}: grads")
@@ -126,7 +129,7 @@ def drive(
             evidence = {name: chosen.from_numpy(named[name], dtype) for name in names}
             moving, kept = {name: theta[name] for name in names}, {name: state[name] for name in names}
             if trace:
-                stages = partial(_trace, xp, planned, moving, kept, evidence, proposal.scalars, chosen.to_numpy)
+                stages = partial(_trace, chosen, xp, planned, moving, kept, evidence, proposal.scalars)
                 traced |= {name: stages(name) for name in names}
             for name, (moved, s) in execute(planned, moving, kept, evidence, proposal.scalars).items():
                 theta[name], state[name] = moved, s
@@ -166,7 +169,8 @@ def _check(t: int, plan: Plan, gradients: Mapping[str, Numpy], dtype: str) -> No
         real = np.issubdtype(g.dtype, np.floating)
         kind = "real" if real else "complex" if np.iscomplexobj(g) else str(g.dtype)
         check_gradient(name, plan.groups[plan.group_of[name]].views[name].stored, g.shape, kind)
-        if not (np.abs(g) <= np.float64(min(plan.largest(name), float(np.finfo(dtype).max)))).all():
+        bound = np.float64(min(plan.largest(name), float(np.finfo(working(dtype)).max)))
+        if not (np.abs(rounded(g, dtype)) <= bound).all():  # float16 makes an infinity of 65520
             raise NonFiniteError(
                 f"update {t}: the gradient of {name!r} holds NaN, infinity or numbers too large to square"
             )
@@ -182,7 +186,14 @@ def _increments(counts: int | Iterable[int]) -> tuple[int, Iterator[int]]:
 
 
 def _trace(
-    xp: Namespace, planned: PlannedGroup, theta: Arrays, state: Any, evidence: Arrays, k: Any, to_numpy: Any, name: str
+    chosen: Backend,
+    xp: Namespace,
+    planned: PlannedGroup,
+    theta: Arrays,
+    state: Mapping[str, Arrays],
+    evidence: Arrays,
+    k: Mapping[str, Scalars],
+    name: str,
 ) -> dict[str, dict[str, Numpy]]:
     """g, s and u of one parameter, in its own shape."""
     seen = planned.views[name]
@@ -192,10 +203,10 @@ def _trace(
     stages = propose(
         xp,
         planned.row,
-        seen.apply(xp, theta[name]),
+        seen.apply(xp, chosen.working(theta[name])),
         viewed,
-        {"gradient": seen.apply(xp, evidence[name])},
+        {"gradient": seen.apply(xp, chosen.working(evidence[name]))},
         k[name],
     )
     shown: list[dict[str, Array]] = [{key: seen.undo(xp, x) for key, x in stage.items()} for stage in stages]
-    return dict(zip("gsu", [{key: to_numpy(x) for key, x in stage.items()} for stage in shown], strict=True))
+    return dict(zip("gsu", [{key: chosen.to_numpy(x) for key, x in stage.items()} for stage in shown], strict=True))

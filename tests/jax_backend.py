@@ -6,13 +6,20 @@ and products are asked for in full float32. XLA flushes subnormal numbers to zer
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dualopt.exact import exact
-from dualopt.executor import executor
+from dualopt.executor import executor, stored
 from dualopt.namespace import Backend
+
+
+def working(x: Any) -> Any:
+    """Half precision in float32, the type that it is computed in."""
+    return x.astype(jnp.float32) if x.dtype.itemsize == 2 else x
 
 
 def backend() -> Backend:
@@ -23,8 +30,10 @@ def backend() -> Backend:
     return Backend(
         name="jax",
         namespaces=namespaces,
-        from_numpy=lambda x, dtype: jnp.asarray(np.asarray(x, dtype=dtype)),
-        to_numpy=np.array,
-        execute=lambda tier: executor(namespaces[tier]),
+        from_numpy=lambda x, dtype: jnp.asarray(np.asarray(x, dtype=np.float32)).astype(dtype),
+        to_numpy=lambda x: np.array(working(x)),
+        execute=lambda tier: stored(executor(namespaces[tier]), working, lambda x, like: x.astype(like.dtype)),
+        dtypes=("float32", "bfloat16", "float16"),
         version=jax.__version__,
+        working=working,
     )

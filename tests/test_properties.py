@@ -29,7 +29,8 @@ from dualopt.plan import Plan
 from dualopt.recursion import step
 from dualopt.schedules import SHAPES
 from dualopt.shrink import Cautious, Direct
-from dualopt_conformance import inputs, scaled_ulp
+from dualopt_conformance import inputs
+from dualopt_conformance.metric import scaled_ulp
 
 U = 2.0**-24
 SEED = st.integers(0, 10_000)

@@ -25,7 +25,8 @@ from dualopt.recipe import Group, Recipe
 from dualopt.recursion import step
 from dualopt.shrink import KINDS
 from dualopt.views import view
-from dualopt_conformance import compare, inputs, lockstep
+from dualopt_conformance import inputs
+from dualopt_conformance.replays import compare, lockstep
 
 MOTIONS: dict[str, dict[str, Any]] = {kind: {"shrink": kind} for kind in KINDS}
 MOTIONS["strict mask"] = {"shrink": "cautious", "strict_mask": True}

@@ -4,10 +4,11 @@ import importlib.metadata
 
 from dualopt.namespace import Backend
 
+from .environment import environment
 from .execute import executor_of
 from .namespace import EXACT, FAST
 from .optimizer import Optimizer
-from .parameters import shapes_of
+from .parameters import shapes_of, working
 from .saving import from_numpy, to_numpy
 
 BACKEND = Backend(
@@ -16,8 +17,10 @@ BACKEND = Backend(
     from_numpy=from_numpy,
     to_numpy=to_numpy,
     execute=executor_of,
-    dtypes=("float32",),
+    dtypes=("float32", "bfloat16", "float16"),
     version=importlib.metadata.version("mlx"),
+    working=working,
+    environment=environment,
 )
 
 __all__ = ["BACKEND", "Optimizer", "shapes_of"]

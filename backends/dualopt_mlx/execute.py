@@ -6,6 +6,7 @@ fast     elementwise rows by functions compiled from the core's parts, over arra
          the fast namespace. Inside a compiled training step all of it becomes part of that step.
 
 Scalars are 0-d float32 arrays: a Python float would be a constant, and a new one compiles again.
+Half-precision parameters are widened to float32, and rounded once when they are stored.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from typing import Any
 import mlx.core as mx
 
 from dualopt.errors import RecipeError, nearest
-from dualopt.executor import Execute, executor
+from dualopt.executor import Execute, executor, stored
 from dualopt.namespace import TIERS
 from dualopt.plan import PlannedGroup
 from dualopt.recursion import Part, Row, Scalars, propose
 
 from .namespace import EXACT, FAST
-from .parameters import traced
+from .parameters import narrowed, traced, working
 
 Kernel = Callable[..., Any]
 
@@ -97,7 +98,7 @@ def _flat(
 
 
 def executor_of(tier: str) -> Execute:
-    """How `tier` is carried out, on float32 arrays. RecipeError for an unknown tier."""
+    """How `tier` is carried out, with float32 state. RecipeError for an unknown tier."""
     if tier not in TIERS:
         raise RecipeError(f"tier: {tier!r} is not one of {', '.join(TIERS)}{nearest(str(tier), TIERS)}")
     plain = executor(EXACT if tier == "exact" else FAST)
@@ -108,7 +109,7 @@ def executor_of(tier: str) -> Execute:
             return _flat(planned, theta, state, gradient, k)
         return plain(planned, theta, state, gradient, {name: _arrays(k[name]) for name in theta})
 
-    return execute
+    return stored(execute, working, narrowed)
 
 
 @lru_cache(maxsize=8)

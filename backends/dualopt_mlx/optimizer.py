@@ -34,7 +34,6 @@ from .parameters import (
     trained,
     tree_of,
     values_of,
-    working,
 )
 from .saving import Saving
 from .state import Memory, State
@@ -225,11 +224,11 @@ class Optimizer(Saving):
         memory: Memory = {}
         for planned in self.plan.groups:
             names = [name for name in planned.names if name in named]
-            here = {name: working(theta[name]) for name in names}
+            here = {name: theta[name] for name in names}
             kept = {name: self._store.tree["memory"][name] for name in names}
             found = self._execute(planned, here, kept, named, self._store.scalars(names))
             for name, (x, s) in found.items():
-                moved[name], memory[name] = x.astype(theta[name].dtype), s
+                moved[name], memory[name] = x, s
         return moved, memory
 
     def _proposal(self, named: Named, count: int | None) -> Proposal:

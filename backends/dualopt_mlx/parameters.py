@@ -86,6 +86,11 @@ def working(x: mx.array) -> mx.array:
     return x if x.dtype == mx.float32 else x.astype(mx.float32)
 
 
+def narrowed(x: mx.array, like: mx.array) -> mx.array:
+    """x in the type of `like`, in which it is stored."""
+    return x if x.dtype == like.dtype else x.astype(like.dtype)
+
+
 def gradients_of(tree: Tree, shapes: Mapping[str, Shape], tied: Mapping[str, str]) -> Named:
     """The gradients by first name, in float32; those of tied parameters are added.
 

@@ -1,11 +1,12 @@
 """dualopt on PyTorch: namespaces, execution and the native optimizer."""
 
-import numpy as np
 import torch
 
 from dualopt.namespace import Backend
 
-from .execute import functional
+from .arrays import DTYPES, from_numpy, to_numpy
+from .environment import environment
+from .execute import functional, working
 from .namespace import EXACT, FAST
 from .optimizer import Optimizer
 from .parameters import shapes_of
@@ -13,11 +14,13 @@ from .parameters import shapes_of
 BACKEND = Backend(
     name="torch",
     namespaces={"exact": EXACT, "fast": FAST},
-    from_numpy=lambda x, dtype: torch.from_numpy(np.array(x, dtype=dtype)),
-    to_numpy=lambda x: np.array(x.numpy(force=True)),
+    from_numpy=from_numpy,
+    to_numpy=to_numpy,
     execute=functional,
-    dtypes=("float32", "float64"),
+    dtypes=DTYPES,
     version=torch.__version__,
+    working=working,
+    environment=environment,
 )
 
 __all__ = ["BACKEND", "Optimizer", "shapes_of"]

@@ -37,9 +37,16 @@ def working(x: torch.Tensor) -> torch.Tensor:
     return x if x.dtype == torch.float64 else x.to(torch.float32)
 
 
+def compiler() -> str | None:
+    """The path of the C++ compiler that torch's own needs; None if there is none here."""
+    if sys.platform == "win32":
+        return None
+    return next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+
+
 def can_compile() -> bool:
     """True if torch's compiler has what it needs here."""
-    return sys.platform != "win32" and any(shutil.which(cc) for cc in ("c++", "g++", "clang++"))
+    return compiler() is not None
 
 
 @lru_cache(maxsize=256)

@@ -16,10 +16,8 @@ from dualopt.checkpoint import Snapshot, require, require_dtypes
 from dualopt.errors import CheckpointError
 from dualopt.plan import RUN, Plan, Proposal
 
-from .execute import working
+from .arrays import HALF, to_numpy
 from .parameters import Named
-
-_HALF = {torch.bfloat16: "BF16", torch.float16: "F16"}
 
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 
@@ -75,19 +73,19 @@ class Saving(torch.optim.Optimizer):
     def snapshot(self) -> Snapshot:
         """Parameters, state and counts as numpy arrays: the portable checkpoint, without an unused `advance`."""
         counts = self.plan.saved_counts() if self._ready is None or self._captured else self._before
-        parameters = {name: _numpy(p) for name, p in self._named.items()}
+        parameters = {name: to_numpy(p) for name, p in self._named.items()}
         state = {
-            name: {key: _numpy(x) for key, x in self.state[p].items() if key != "tau"} if p in self.state else {}
+            name: {key: to_numpy(x) for key, x in self.state[p].items() if key != "tau"} if p in self.state else {}
             for name, p in self._named.items()
         }
-        dtypes = {name: _HALF[p.dtype] for name, p in self._named.items() if p.dtype in _HALF}
+        dtypes = {name: HALF[p.dtype] for name, p in self._named.items() if p.dtype in HALF}
         return Snapshot(parameters, state, dict(counts), dtypes)
 
     @torch.no_grad()
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from a snapshot of any backend. CheckpointError if it does not fit; nothing has changed then."""
         require(snapshot, {name: tuple(p.shape) for name, p in self._named.items()}, where="snapshot")
-        require_dtypes(snapshot, {name: _HALF.get(p.dtype) for name, p in self._named.items()}, where="snapshot")
+        require_dtypes(snapshot, {name: HALF.get(p.dtype) for name, p in self._named.items()}, where="snapshot")
         state = {name: s for name, s in snapshot.state.items() if s}
         self._check_state({n: {k: tuple(x.shape) for k, x in s.items()} for n, s in state.items()}, snapshot.counts)
         self._roll_back()
@@ -123,8 +121,3 @@ class Saving(torch.optim.Optimizer):
                 dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
                 kept[key] = x.to(device=p.device, dtype=dtype, copy=True, memory_format=torch.contiguous_format)
             self.state[p] = kept
-
-
-def _numpy(x: torch.Tensor) -> np.ndarray[Any, Any]:
-    """A copy; half precision is widened to float32, which is exact."""
-    return np.array(working(x.detach()).numpy(force=True))

@@ -1,11 +1,31 @@
-"""Conformance: do two runs of the same case agree, in which unit, and where do they first differ?
+"""Conformance: did two machines train alike, and if not, where did they part and which one is off?
 
-metric      scaled ULP, bit differences, normwise error; plain numpy, no framework
-inputs      parameters and gradients from the integer generator: the same bits on every machine
-lockstep    one case on two backends, compared bit by bit after every update
+What is tried
+    inputs         parameters and gradients from the integer generator: the same bits on every machine
+    cases          variants of the catalogue's rows in situations
+    walk           the reference: a case in numpy's exact tier
+    experiments    what is recorded of a case: lockstep, free run, float64 oracle
+    closed         the closed loop: a small model on a text
+    pins           the digests that this version stands for
+
+What is judged
+    metric         scaled ULP, bit differences, normwise error
+    arithmetic, bounded, bounds, polar_bounds, forms, batches, budgets, judgement
+                   what one update may give: running error bounds over the core itself
+    whitelist      a namespace that refuses what the exact tier may not use
+    bench, bitwise, gate, drift, checks
+                   the checks of a case in each tier
+    mutants, rewrites, wrong*, alterations, rearranged, mutation_table
+                   wrong optimizers that must be caught, right ones that must pass
+
+What travels
+    record, references, manifest, digests, probe
+                   a directory of safetensors and a manifest
+    compare, verdict, report, cli
+                   the verdict on records, with numpy alone
+    pytest_plugin, test_backend
+                   the same as tests: pytest --pyargs dualopt_conformance --backend mlx
+    replays        a group of your own on two backends
+    backends, strict
+                   array-api-strict as a backend
 """
-
-from .lockstep import Difference, Report, compare, lockstep
-from .metric import bit_differences, normwise, scaled_ulp
-
-__all__ = ["Difference", "Report", "bit_differences", "compare", "lockstep", "normwise", "scaled_ulp"]

@@ -9,6 +9,8 @@ logarithm, product or random generator has a say in them.
     six_rows      each row times 1e-6 ... 1: a wide spectrum
     tiny          times 1e-18: squares are close to the smallest float32
     huge          times 1e15: squares are large, sums of squares larger
+    faint         times 1e-25: numbers whose squares vanish
+    subnormal     times 2^-130: numbers around and below the smallest normal one
     zeros         half of the elements, and with some luck whole rows, exactly 0 (either sign)
     ties          −1, 0 or 1 times a power of two: sums that cancel exactly, equal magnitudes
     low_rank      a matrix of rank 1 (a vector: constant magnitude)
@@ -89,6 +91,8 @@ KINDS: Mapping[str, Callable[[Stream, Shape], Array]] = {
     "six_rows": _six_rows,
     "tiny": lambda stream, shape: stream.bell(shape) * np.float32(1e-18),
     "huge": lambda stream, shape: stream.bell(shape) * np.float32(1e15),
+    "faint": lambda stream, shape: stream.bell(shape) * np.float32(1e-25),
+    "subnormal": lambda stream, shape: stream.bell(shape) * np.float32(2.0**-130),
     "zeros": _zeros,
     "ties": _ties,
     "low_rank": _low_rank,
@@ -112,6 +116,17 @@ def gradients(
     for t in range(updates):
         kind = kinds[t % len(kinds)]
         yield {name: array(kind, shape, seed, f"gradient/{t}/{name}") for name, shape in shapes.items()}
+
+
+def series(kinds: tuple[str, ...], shape: Shape, updates: int, seed: int, name: str) -> Array:
+    """(updates, *shape): one array per update, that of update t of the kind ``kinds[t % len(kinds)]``.
+
+    A shorter series is the beginning of a longer one.
+    """
+    found = np.empty((updates, *shape), np.float32)
+    for i, kind in enumerate(kinds):
+        found[i :: len(kinds)] = array(kind, (len(range(i, updates, len(kinds))), *shape), seed, f"{i}/{name}")
+    return found
 
 
 def increments(updates: int, seed: int = 0, least: int = 1, most: int = 1024) -> list[int]:

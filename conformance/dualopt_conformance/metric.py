@@ -18,14 +18,19 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-_TYPES = {"float32": (24, 2.0**-126), "float64": (53, 2.0**-1022)}  # digits, tiny
+_TYPES = {  # digits, tiny
+    "float64": (53, 2.0**-1022),
+    "float32": (24, 2.0**-126),
+    "bfloat16": (8, 2.0**-126),
+    "float16": (11, 2.0**-14),
+}
 
 
 def ulp(scale: Any, dtype: str) -> Array:
     """The spacing of `dtype` in the binade of |scale|, at least that at the smallest normal number.
 
     Raises:
-        KeyError: for another dtype than float32 and float64.
+        KeyError: for an unknown dtype.
     """
     digits, tiny = _TYPES[dtype]
     _, exponent = np.frexp(np.maximum(np.abs(np.asarray(scale, dtype=np.float64)), tiny))
@@ -39,7 +44,7 @@ def scaled_ulp(x: Any, y: Any, scale: Any = None, dtype: str = "float32") -> Arr
         x: the reference.
         y: what is compared with it, of the same shape.
         scale: s; |x| if None.
-        dtype: T, "float32" or "float64".
+        dtype: T, a name of a floating-point type.
 
     Raises:
         ValueError: the shapes differ.

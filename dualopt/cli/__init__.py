@@ -17,6 +17,10 @@ def missing(error: ModuleNotFoundError) -> str | None:
 def main() -> None:
     """The entry point of the script; without the extra one line on stderr, and exit status 3."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of one framework leave the other its cores
+    if sys.argv[1:2] == ["conformance"]:  # which needs numpy alone
+        from dualopt_conformance.cli import main as conformance
+
+        conformance(sys.argv[2:])
     try:
         from .app import app
     except ModuleNotFoundError as error:

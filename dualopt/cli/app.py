@@ -47,3 +47,11 @@ app.command("explain")(inspection.explain)
 app.command("convert")(conversion.convert)
 app.command("replay")(replaying.replay)
 app.command("list")(inspection.catalogue)
+
+
+@app.command("conformance", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def conformance(context: typer.Context) -> None:
+    """Prove that two machines trained alike: list, record, compare, report, mutants."""
+    from dualopt_conformance.cli import main
+
+    main(context.args)

@@ -74,8 +74,8 @@ class Ball(Stage):
         return {"scale": self.scale(shape)}
 
     def scale(self, shape: Shape) -> float:
-        """The length of an atom in the unscaled norm, for a parameter of this logical shape."""
-        return SCALES[self.scaling](shape)
+        """The length of an atom in the unscaled norm, for a parameter of this logical shape (1 if it is empty)."""
+        return 1.0 if 0 in shape else SCALES[self.scaling](shape)
 
     def __call__(self, xp: Namespace, z: Array, s: Arrays, k: Scalars) -> Array:
         return -(k["scale"] * self.atom(xp, z))

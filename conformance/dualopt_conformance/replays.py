@@ -1,4 +1,4 @@
-"""The first experiment: one group of a recipe on two backends, compared bit by bit after every update.
+"""A group of your own on two backends, compared bit by bit after every update.
 
 Both sides get the same parameters, gradients and increments through `dualopt.replay`. The claim of the
 exact tier is that nothing differs; the report names the first thing that does, in the order in which

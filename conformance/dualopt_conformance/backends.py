@@ -1,0 +1,10 @@
+"""Backends that are kept for comparison: importing this module makes them known to `dualopt.namespace`.
+
+"strict" is array-api-strict, which has the array API standard and nothing else.
+"""
+
+from __future__ import annotations
+
+from dualopt.namespace import imported, register
+
+register("strict", imported("dualopt_conformance.strict"), install="array-api-strict")

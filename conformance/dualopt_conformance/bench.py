@@ -1,0 +1,160 @@
+"""What all checks of one case share: places, tallies, the reference, and what each update may give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from dualopt.plan import PlannedGroup
+from dualopt.signal import Gradient
+
+from .budgets import Allowed, allowed, judge
+from .cases import Case
+from .digests import spoken
+from .experiments import restarted
+from .manifest import NotComparableError, Record
+from .metric import scaled_ulp
+from .verdict import FAIL, FLUSHED, PASS, Check, Finding
+from .walk import Moment, checkpoints
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One tensor after one update."""
+
+    update: int
+    tensor: str
+
+    def of(self, case: Case, experiment: str) -> str:
+        return f"{case.id}/{experiment}/{self.update}/{self.tensor}"
+
+
+@dataclass
+class Bench:
+    """What all checks of one case share: the reference, and what each update may give, derived once."""
+
+    case: Case
+    known: Mapping[str, Array]
+
+    @cached_property
+    def moments(self) -> list[Moment]:
+        return list(restarted(self.case, self.known, self.case.updates))
+
+    @property
+    def planned(self) -> PlannedGroup:
+        return self.moments[0].planned
+
+    @cached_property
+    def allowed(self) -> dict[Place, Allowed]:
+        """What lockstep may give, for the parameters that move."""
+        found: dict[Place, Allowed] = {}
+        for m in self.moments:
+            made = allowed(m.planned, m.theta, m.state, m.gradient, m.proposal.scalars, dtype=self.case.dtype)
+            for name, keys in made.items():
+                found |= {Place(m.update, f"{name}/{key}" if key else name): one for key, one in keys.items()}
+        return found
+
+    @cached_property
+    def tensors(self) -> list[str]:
+        """All tensors, state before θ, parameter by parameter."""
+        first = self.moments[0]
+        return [
+            tensor for name in first.theta_after for tensor in (*(f"{name}/{k}" for k in first.state_after[name]), name)
+        ]
+
+    def places(self, updates: list[int]) -> Iterator[Place]:
+        return (Place(t, tensor) for t in updates for tensor in self.tensors)
+
+    def lockstep_places(self) -> Iterator[Place]:
+        return self.places([m.update for m in self.moments])
+
+    def free_places(self) -> Iterator[Place]:
+        return self.places(checkpoints(self.case.updates))
+
+    def seen(self, place: Place, x: Array) -> Array:
+        """The array as the row sees it."""
+        return np.asarray(self.planned.views[place.tensor.partition("/")[0]].apply(np, x))
+
+    def budget(self, tensor: str) -> float:
+        """B: the largest derived bound of a tensor in lockstep, in the unit of `judge`.
+
+        Where the signal reads θ, errors circulate, and B is the largest of the parameter's tensors.
+        """
+        name = tensor.partition("/")[0]
+        circulate = not isinstance(self.planned.row.signal, Gradient)
+        return max(
+            (
+                judge(one, one.value.astype(np.float32)).derived
+                for place, one in self.allowed.items()
+                if one.value.size and (place.tensor == tensor or (circulate and place.tensor.partition("/")[0] == name))
+            ),
+            default=0.0,
+        )
+
+    def undecided(self, tensor: str, update: int) -> Array | None:
+        """Elements of θ whose sign or mask rounding may have turned by then; None for state."""
+        first = self.known.get(f"{self.case.id}/undecided/{tensor}")
+        return None if first is None else (first > 0) & (first <= update)
+
+
+@dataclass
+class Tally:
+    """Running totals of one check."""
+
+    compared: int = 0
+    differing: int = 0
+    failed: int = 0
+    flushed: int = 0
+    ties: int = 0
+    worst: float = 0.0
+    budget: float = 0.0
+    derived: float = 0.0
+    first: Finding | None = None
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    envelope: list[tuple[int, float]] = field(default_factory=list)
+
+    def check(self, case: Case, tier: str, experiment: str, sides: tuple[str, str], note: str = "") -> Check:
+        """The verdict on what was counted; comparing nothing fails."""
+        status = FAIL if self.failed or not self.compared else FLUSHED if self.flushed else PASS
+        return Check(
+            case.id, tier, experiment, sides, status, self.compared, self.differing, self.worst, self.budget,
+            self.derived, self.flushed, self.ties, self.first if self.failed else None, tuple(self.curve),
+            tuple(self.envelope), note,
+        )  # fmt: skip
+
+
+def tensor_of(record: Record, stem: str, key: str) -> Array:
+    """A tensor that a record must have. NotComparableError if it lacks it."""
+    try:
+        return record.arrays[stem][key]
+    except KeyError:
+        raise NotComparableError(f"{record.label}: {stem}.safetensors lacks {key!r}; record again") from None
+
+
+def pair_of(record: Record, tier: str, key: str, other: Array) -> Array:
+    """The same tensor of a record, of the shape and type of `other`. NotComparableError otherwise."""
+    x = tensor_of(record, tier, key)
+    if x.shape != other.shape or x.dtype != other.dtype:
+        raise NotComparableError(
+            f"{record.label}: {key!r} is {x.dtype}{x.shape}, and should be {other.dtype}{other.shape}"
+        )
+    return x
+
+
+def finding(place: Place, x: Array, y: Array, where: Array, right: Array | None) -> Finding:
+    index = tuple(int(i) for i in np.argwhere(where)[0])
+    error = float(scaled_ulp(x[index], y[index]))
+    oracle = "" if right is None else float(right[index]).hex()
+    return Finding(
+        place.update, spoken(place.tensor), index, hexadecimal(x[index]), hexadecimal(y[index]), oracle, error, 0.0
+    )
+
+
+def hexadecimal(x: Any) -> str:
+    return float(x).hex()

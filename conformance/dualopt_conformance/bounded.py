@@ -1,0 +1,265 @@
+"""Arrays that carry a running error bound through + − × / √ and comparisons.
+
+A `Bounded` array is a value x in float64 and, for every arithmetic of its namespace (`bounds.Bounds`), a bound e:
+each evaluation y in that arithmetic has |y − x| <= e, where e is propagated to all orders:
+
+    a ± b    e_a + e_b
+    a b      |a| e_b + |b| e_a + e_a e_b
+    a / b    (e_a + |a/b| e_b) / (|b| − e_b),  ∞ where b may be 0
+    √a       e_a / (√a + √(a − e_a)),  at most √e_a,  for evaluations of a that are not negative
+    |a|      e_a
+
+and the rounding of the operation is added (see `arithmetic`), for the largest result that is possible. The
+rounding of a sum is at most each of its terms, which are numbers themselves: adding 0 rounds nothing. Where a
+result may be flushed to zero, e is at least |x|.
+
+A decision (sign, comparison, choice) that lies within the bound is *unsure*: e then covers both outcomes, and
+`unsure` marks the elements whose outcomes are farther apart than their errors.
+
+s is the magnitude that x was computed from: the same operations on absolute values.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .arithmetic import Array
+
+if TYPE_CHECKING:
+    from .bounds import Bounds
+
+
+def aligned(e: Array, ndim: int) -> Array:
+    """(arithmetics, *shape) with leading dimensions of 1 so that `shape` broadcasts to `ndim` dimensions."""
+    return e if e.ndim == ndim + 1 else e.reshape(e.shape[0], *(1,) * (ndim + 1 - e.ndim), *e.shape[1:])
+
+
+def either(a: Bounded, b: Bounded, ndim: int) -> Array | None:
+    """What is unsure of a result of a and b."""
+    if a.unsure is None or b.unsure is None:
+        found = a.unsure if b.unsure is None else b.unsure
+        return None if found is None else aligned(found, ndim)
+    return aligned(a.unsure, ndim) | aligned(b.unsure, ndim)
+
+
+class Truth:
+    """Booleans: the value, and for every arithmetic whether it could be the other one."""
+
+    __array_ufunc__ = None
+    __slots__ = ("unsure", "value")
+
+    def __init__(self, value: Array, unsure: Array) -> None:
+        self.value, self.unsure = value, unsure
+
+    def __and__(self, other: Truth) -> Truth:
+        return self._joined(other, np.logical_and)
+
+    def __or__(self, other: Truth) -> Truth:
+        return self._joined(other, np.logical_or)
+
+    def _joined(self, other: Truth, operation: Any) -> Truth:
+        """`operation` is monotone, so its extremes are taken at the extremes of the operands."""
+        may = operation(self.value | self.unsure, other.value | other.unsure)
+        must = operation(self.value & ~self.unsure, other.value & ~other.unsure)
+        return Truth(operation(self.value, other.value), may & ~must)
+
+
+class Bounded:
+    """See the module. All arrays are float64 or bool.
+
+    Attributes:
+        xp: the namespace, which knows the arithmetics.
+        x, s: value and magnitude, of the shape of the array.
+        e: (arithmetics, *shape).
+        product: the part of e that is the rounding of a product just made, in arithmetics that may omit it.
+        unsure: (arithmetics, *shape), or None where every decision was sure.
+        norm: (arithmetics, ..., 1, 1), a further deviation of each matrix, bounded in the Frobenius norm; or None.
+        dyadic: in every evaluation all elements are 0 or ± powers of two, so that products with them are exact.
+    """
+
+    __array_ufunc__ = None  # numpy leaves mixed operations to this class
+    __hash__ = None  # type: ignore[assignment]  # == is elementwise
+    __slots__ = ("dyadic", "e", "norm", "product", "s", "unsure", "x", "xp")
+
+    def __init__(
+        self,
+        xp: Bounds,
+        x: Array,
+        s: Array,
+        e: Array,
+        *,
+        product: Array | None = None,
+        unsure: Array | None = None,
+        norm: Array | None = None,
+        dyadic: bool = False,
+    ) -> None:
+        self.xp, self.x, self.s, self.e = xp, x, s, e
+        self.product, self.unsure, self.norm, self.dyadic = product, unsure, norm, dyadic
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.x.shape)
+
+    @property
+    def ndim(self) -> int:
+        return self.x.ndim
+
+    @property
+    def size(self) -> int:
+        return self.x.size
+
+    @property
+    def dtype(self) -> Any:
+        return self.x.dtype
+
+    def elementwise(self) -> Bounded:
+        """The same with `norm` moved into e: no element deviates by more than its matrix."""
+        if self.norm is None:
+            return self
+        return Bounded(self.xp, self.x, self.s, self.e + self.norm, unsure=self.unsure)
+
+    def __getitem__(self, at: Any) -> Bounded:
+        at = at if isinstance(at, tuple) else (at,)
+        whole = self.ndim > 2 and len(at) == 2 and isinstance(at[0], int) and at[1] is ...  # one of a stack
+        a = self if whole else self.elementwise()
+        inner = (slice(None), *at)
+        unsure = None if a.unsure is None else a.unsure[inner]
+        norm = None if a.norm is None else a.norm[inner]
+        return Bounded(a.xp, a.x[at], a.s[at], a.e[inner], unsure=unsure, norm=norm, dyadic=a.dyadic)
+
+    def __neg__(self) -> Bounded:
+        return Bounded(
+            self.xp,
+            -self.x,
+            self.s,
+            self.e,
+            product=self.product,
+            unsure=self.unsure,
+            norm=self.norm,
+            dyadic=self.dyadic,
+        )
+
+    # ---- sums
+
+    def _plus(self, other: Any, operation: Any) -> Bounded:
+        xp, a, b = self.xp, self, self.xp.lift(other)
+        x = operation(a.x, b.x)
+        ea, eb = aligned(a.e, x.ndim), aligned(b.e, x.ndim)
+        e = ea + eb
+        most = np.minimum(np.abs(a.x) + ea, np.abs(b.x) + eb)
+        if a.product is not None and b.product is not None:
+            e = e - np.minimum(aligned(a.product, x.ndim), aligned(b.product, x.ndim))
+            most = most + xp.contracted(x.ndim)
+        elif a.product is not None or b.product is not None:
+            found = a.product if a.product is not None else b.product
+            e = e - aligned(found, x.ndim)  # type: ignore[arg-type]
+            most = most + xp.contracted(x.ndim)  # the product is no number of the type: adding 0 rounds it
+        e = xp.flushed(x, e + xp.rounding("add", np.abs(x) + e, most))
+        norm = a.norm if b.norm is None else b.norm if a.norm is None else a.norm + b.norm
+        return Bounded(xp, x, a.s + b.s, e, unsure=either(a, b, x.ndim), norm=norm)
+
+    def __add__(self, other: Any) -> Bounded:
+        return self._plus(other, np.add)
+
+    def __sub__(self, other: Any) -> Bounded:
+        return self._plus(other, np.subtract)
+
+    __radd__ = __add__
+
+    def __rsub__(self, other: Any) -> Bounded:
+        return self.xp.lift(other)._plus(self, np.subtract)
+
+    # ---- products and quotients
+
+    def __mul__(self, other: Any) -> Bounded:
+        xp, a = self.xp, self
+        if isinstance(other, (int, float)):
+            return self._scaled(xp.number(other))
+        b = xp.lift(other)
+        x = a.x * b.x
+        ea, eb = aligned(a.e, x.ndim), aligned(b.e, x.ndim)
+        left, right = np.abs(a.x), np.abs(b.x) + eb
+        e = left * eb + right * ea
+        norm = None
+        if a.norm is not None or b.norm is not None:
+            norm = _norm_of_product(a, b, x.ndim)
+        rounding = xp.rounding("shift" if a.dyadic or b.dyadic else "mul", np.abs(x) + e)
+        product = xp.omitted(rounding)
+        e = xp.flushed(x, e + rounding)
+        return Bounded(xp, x, a.s * b.s, e, product=product, unsure=either(a, b, x.ndim), norm=norm)
+
+    __rmul__ = __mul__
+
+    def _scaled(self, c: float) -> Bounded:
+        """c times this array, c a number of the type."""
+        xp, x, size = self.xp, c * self.x, abs(c)
+        e, norm = size * self.e, None if self.norm is None else size * self.norm
+        power = c != 0 and math.frexp(size)[0] == 0.5
+        if size in (0.0, 1.0):
+            rounding = np.zeros_like(e)
+        else:
+            rounding = xp.rounding("shift" if power or self.dyadic else "mul", np.abs(x) + e)
+        return Bounded(
+            xp,
+            x,
+            size * self.s,
+            xp.flushed(x, e + rounding),
+            product=xp.omitted(rounding),
+            unsure=self.unsure,
+            norm=norm,
+            dyadic=self.dyadic and (power or c == 0),
+        )
+
+    def __truediv__(self, other: Any) -> Bounded:
+        xp = self.xp
+        a, b = self.elementwise(), xp.lift(other).elementwise()
+        size = np.abs(b.x)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            x = a.x / b.x
+            ea, eb = aligned(a.e, x.ndim), aligned(b.e, x.ndim)
+            room = size - eb
+            e = np.where(room > 0, (ea + np.abs(x) * eb) / room, np.inf)
+            s = a.s / size
+        e = xp.flushed(x, e + xp.rounding("div", np.abs(x) + e))
+        return Bounded(xp, x, s, e, unsure=either(a, b, x.ndim))
+
+    def __rtruediv__(self, other: Any) -> Bounded:
+        return self.xp.lift(other) / self
+
+    # ---- comparisons
+
+    def _compared(self, other: Any, operation: Any) -> Truth:
+        a, b = self.elementwise(), self.xp.lift(other).elementwise()
+        apart = np.abs(a.x - b.x)
+        e = aligned(a.e, apart.ndim) + aligned(b.e, apart.ndim)
+        return Truth(operation(a.x, b.x), (apart <= e) & (e > 0))
+
+    def __lt__(self, other: Any) -> Truth:
+        return self._compared(other, np.less)
+
+    def __le__(self, other: Any) -> Truth:
+        return self._compared(other, np.less_equal)
+
+    def __gt__(self, other: Any) -> Truth:
+        return self._compared(other, np.greater)
+
+    def __ge__(self, other: Any) -> Truth:
+        return self._compared(other, np.greater_equal)
+
+    def __eq__(self, other: object) -> Truth:  # type: ignore[override]
+        return self._compared(other, np.equal)
+
+
+def _norm_of_product(a: Bounded, b: Bounded, ndim: int) -> Array:
+    """‖(a + e_a + δ_a)(b + e_b + δ_b) − (a + e_a)(b + e_b)‖ <= max|a| ‖δ_b‖ + max|b| ‖δ_a‖ + ‖δ_a‖ ‖δ_b‖."""
+    total: Any = 0.0
+    for one, other in ((a, b), (b, a)):
+        if other.norm is not None:
+            largest = aligned(np.abs(one.x) + one.e, ndim).max(axis=(-2, -1), keepdims=True)
+            total = total + largest * aligned(other.norm, ndim)
+    if a.norm is not None and b.norm is not None:
+        total = total + aligned(a.norm, ndim) * aligned(b.norm, ndim)
+    return np.asarray(total)

@@ -1,0 +1,174 @@
+"""Compare records, with numpy alone: are they of the same thing, and do they agree?
+
+The first record is what the others are compared with; each is also held to the reference and to float64
+arithmetic, so that a difference comes with the side that is off.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from dualopt.digest import digest_array
+
+from . import closed
+from .bench import Bench, tensor_of
+from .bitwise import together
+from .cases import CASES
+from .checks import alone
+from .manifest import REFERENCE, NotComparableError, Record, hashes, load
+from .pins import pinned
+from .verdict import FAIL, PASS, Check, Finding, Side, Verdict
+from .walk import checkpoints, digest_of_start, moments
+
+Show = Callable[[str, int, int], None]
+LEARNED = 0.9  # the final loss must be below this part of the first one
+
+
+def compare(directories: Sequence[str | Path], show: Show = lambda what, done, of: None) -> Verdict:
+    """The verdict on one or more records.
+
+    Raises:
+        NotComparableError: damaged records, or records of different suites, inputs, recipes, texts, tiers or
+            cases; the message says which and what to do.
+    """
+    records = _labelled([load(directory) for directory in directories])
+    warnings = _same_thing(records)
+    cases = [name for name in CASES if all(name in record.cases for record in records)]
+    tiers = [tier for tier in records[0].tiers if all(tier in record.tiers for record in records)]
+    checks: list[Check] = []
+    for i, name in enumerate(cases):
+        show(name, i, len(cases))
+        for record in records:
+            _check_reference(record, name)
+        bench = Bench(CASES[name], records[0].arrays[REFERENCE])
+        for tier in tiers:
+            for record in records:
+                checks += alone(bench, record, tier)
+        if "exact" in tiers:
+            for record in records[1:]:
+                checks += together(bench, records[0], record)
+    for tier in tiers:
+        if all(record.manifest["closed"] for record in records):
+            for record in records[1:]:
+                checks += _closed(records[0], record, tier)
+    commands = {record.label: _command(record) for record in records}
+    told = (_with_command(check, commands) for check in checks)
+    return Verdict(tuple(Side(record.label, record.facts) for record in records), tuple(told), tuple(warnings))
+
+
+def _command(record: Record) -> str:
+    """What records one case of it again."""
+    return f"dualopt conformance record --backend {record.facts.get('backend', 'NAME')} --out DIR --cases"
+
+
+def _with_command(check: Check, commands: Mapping[str, str]) -> Check:
+    """A failing check with the command that repeats its case on the side that may be off."""
+    if check.status != FAIL or check.experiment == "closed":
+        return check
+    told = [check.note] if check.note else []
+    if check.first is not None and check.experiment == "lockstep" and check.first.tensor in CASES[check.case].shapes:
+        told.append("its memories agree, so the direction u or the motion is off")
+    return replace(check, note="; ".join([*told, f"repeat: {commands[check.sides[1]]} '{check.case}'"]))
+
+
+def _labelled(records: list[Record]) -> list[Record]:
+    """The records with labels that tell them apart."""
+    if not records:
+        raise NotComparableError("no record was named")
+    labels = [record.label for record in records]
+    same = [label for label in labels if labels.count(label) > 1]
+    return [
+        replace(record, label=f"{record.label} ({i})") if record.label in same else record
+        for i, record in enumerate(records, 1)
+    ]
+
+
+def _same_thing(records: Sequence[Record]) -> list[str]:
+    """Refuse what cannot be compared; warnings about what may explain a difference."""
+    first, warnings = records[0], []
+    common = set.intersection(*(set(record.cases) for record in records))
+    if not common:
+        raise NotComparableError("the records have no case in common: record the same cases on both sides")
+    if not set.intersection(*(set(record.tiers) for record in records)):
+        told = "; ".join(f"{record.label}: {', '.join(record.tiers)}" for record in records)
+        raise NotComparableError(f"the records have no tier in common ({told})")
+    for record in records:
+        for name, entry in record.cases.items():
+            if name not in CASES or name not in pinned():
+                raise NotComparableError(f"{record.label}: {name!r} is not a case of this suite; record again")
+            if entry["inputs"] != pinned()[name]["inputs"]:
+                raise NotComparableError(f"{record.label}: {name} was recorded with other inputs; record again")
+            if entry["recipe"] != CASES[name].recipe.to_dict():
+                raise NotComparableError(f"{record.label}: {name} was recorded with another recipe; record again")
+        texts = [r.manifest["closed"] and r.manifest["closed"]["sha256"] for r in (first, record)]
+        if all(texts) and texts[0] != texts[1]:
+            raise NotComparableError(
+                f"{first.label} and {record.label} learned from different texts ($DUALOPT_TEXT); use one on both sides"
+            )
+        if len(record.cases) > len(common):
+            warnings.append(f"{record.label} has {len(record.cases)} cases, of which {len(common)} were compared")
+        versions = [r.facts.get("dualopt", "") for r in (first, record)]
+        if versions[0] != versions[1]:
+            warnings.append(f"{first.label} ran dualopt {versions[0]}, {record.label} {versions[1]}")
+        odd = [n for n in sorted(common) if record.cases[n]["scalars"] != first.cases[n]["scalars"]]
+        if odd:
+            warnings.append(
+                f"the scalars derived on the host differ between {first.label} and {record.label} in {odd[0]}"
+                f"{f' and {len(odd) - 1} more cases' if odd[1:] else ''}: their C libraries round differently"
+            )
+    return warnings
+
+
+def _check_reference(record: Record, name: str) -> None:
+    """The reference in a record is that of this suite. NotComparableError if it is not."""
+    case, pins = CASES[name], pinned()[name]
+    mine = {key: x for key, x in record.arrays[REFERENCE].items() if key.startswith(f"{name}/")}
+    digests: dict[str, int] = {}
+    for key, x in mine.items():
+        experiment, update, tensor = key.split("/", 4)[2:] if key.count("/") > 3 else ("", "", "")
+        if experiment in ("start", "after"):
+            place = f"{experiment}/{update}"
+            digests[place] = (digests.get(place, 0) + digest_array(tensor, x)) % 2**64
+    marks = moments(case.updates)
+    wanted = {f"after/{t}": t for t in (*checkpoints(case.updates), *marks)} | {f"start/{t}": t - 1 for t in marks}
+    for place, t in wanted.items():
+        known = pins["digests"].get(str(t)) if t else f"{digest_of_start(case):016x}"
+        if f"{digests.get(place, 0):016x}" != known:
+            raise NotComparableError(f"{record.label}: {name}/{place} is not the reference of this suite; record again")
+    undecided = {key: x for key, x in mine.items() if key.startswith(f"{name}/undecided/")}
+    if hashes(undecided).get(f"{name}/undecided") != pins["undecided"]:
+        raise NotComparableError(f"{record.label}: {name}/undecided is not that of this suite; record again")
+
+
+def _closed(left: Record, right: Record, tier: str) -> Iterator[Check]:
+    """Losses of the closed loop: within the spread over seeds of the first record."""
+    for row in closed.ROWS:
+        losses = [[tensor_of(r, tier, f"closed/{row}/{seed}/loss") for seed in closed.SEEDS] for r in (left, right)]
+        finals = [[closed.final(x) for x in side] for side in losses]
+        spread = max(finals[0]) - min(finals[0])
+        gaps = [abs(a - b) for a, b in zip(*finals, strict=True)]
+        parted = [
+            np.flatnonzero(np.not_equal(*(tensor_of(r, tier, f"closed/{row}/{seed}/digests") for r in (left, right))))
+            for seed in closed.SEEDS
+        ]
+        first = min((int(x[0]) + 1 for x in parted if x.size), default=0)
+        learned = all(
+            b < LEARNED * x[0] for side, f in zip(losses, finals, strict=True) for x, b in zip(side, f, strict=True)
+        )
+        good = all(math.isfinite(gap) and gap <= spread for gap in gaps) and learned
+        at = int(np.argmax(gaps))
+        told = f"losses {finals[0][at]:.6f} and {finals[1][at]:.6f}, spread over seeds {spread:.4f}"
+        told += f"; parted in update {first}" if first else "; not a bit apart"
+        yield Check(
+            f"closed/{row}", tier, "closed", (left.label, right.label), PASS if good else FAIL,
+            compared=sum(x.size for x in losses[0]), worst=max(gaps), budget=spread, note=told,
+            first=None if good else Finding(
+                closed.UPDATES, "loss", (closed.SEEDS[at],), finals[0][at].hex(), finals[1][at].hex(),
+                error=max(gaps), budget=spread,
+            ),
+        )  # fmt: skip

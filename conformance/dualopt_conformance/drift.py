@@ -1,0 +1,139 @@
+"""Free runs of the fast tier: how far they drift from the reference, and whether they are worse than float32 must be.
+
+    E_t <= 4 B √t + B                 against the reference
+    E <= 1.25 E_reference + 1         root mean squares over all elements of θ, both against a float64 run with
+                                      the same rounded coefficients
+
+B is the largest derived bound of the tensor in lockstep. Rounding errors of single updates are independent
+and of either sign, so their sum grows like √t; 4 leaves one false alarm in about 10^3 to an element whose
+every error were as large as B, and real ones are a small part of it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from .bench import Array, Bench, Place, Tally, finding, pair_of
+from .experiments import judged_freely
+from .manifest import Record
+from .metric import bit_differences, scaled_ulp, ulp
+from .verdict import SHOWN, Check
+from .walk import checkpoints
+
+WORSE = 1.25  # times the reference's own distance from the oracle, both as root mean squares of E
+
+
+class Scales:
+    """The running magnitude of every tensor: the largest that each element has been at a checkpoint."""
+
+    def __init__(self) -> None:
+        self._largest: dict[str, Array] = {}
+
+    def update(self, tensor: str, x: Array) -> Array:
+        """The magnitude with x taken in."""
+        size = np.abs(x)
+        self._largest[tensor] = np.maximum(self._largest.get(tensor, size), size)
+        return self._largest[tensor]
+
+
+def free(bench: Bench, record: Record, sides: tuple[str, str]) -> Check:
+    """Drift from the reference along the trajectory, in units of the running magnitude."""
+    case, tally, largest = bench.case, Tally(), Scales()
+    excused = case.situation.subnormal and record.flushes
+    budgets = {tensor: bench.budget(tensor) for tensor in bench.tensors}
+    tally.derived = max(budgets.values(), default=0.0)
+    for t in checkpoints(case.updates):
+        drift, envelope = 0.0, 0.0
+        for tensor in bench.tensors:
+            place = Place(t, tensor)
+            right = bench.known[place.of(case, "after")]
+            y = pair_of(record, "fast", place.of(case, "free"), right)
+            if right.size == 0:
+                continue
+            scale = largest.update(tensor, right)
+            apart, ties = _drift(bench, tensor, t, right, y, scale)
+            most = 4 * budgets[tensor] * math.sqrt(t) + budgets[tensor]
+            beyond = apart > most
+            tally.compared += y.size
+            tally.ties += ties
+            tally.differing += int(bit_differences(right, y).sum())
+            if float(apart.max()) > drift:
+                drift, envelope = float(apart.max()), most
+            envelope = envelope or most
+            if beyond.any():
+                tally.flushed += int(beyond.sum()) if excused else 0
+                tally.failed += 0 if excused else int(beyond.sum())
+                index = tuple(int(i) for i in np.unravel_index(int(np.argmax(apart)), apart.shape))
+                tally.first = tally.first or replace(
+                    finding(place, right, y, apart == apart.max(), right), index=index, error=drift, budget=most
+                )
+        tally.curve.append((t, drift))
+        tally.envelope.append((t, envelope))
+        if drift >= tally.worst:
+            tally.worst, tally.budget = drift, envelope
+    found = tally.check(case, "fast", "free", sides)
+    if judged_freely(case):
+        return found
+    return replace(found, status=SHOWN, first=None, note="masks of matrix directions turn under rounding: not judged")
+
+
+def _drift(bench: Bench, tensor: str, t: int, right: Array, y: Array, scale: Array) -> tuple[Array, int]:
+    """(E of every element, ties left out). θ of rows with products is measured by norm, one E for all."""
+    if bench.case.spectral and "/" not in tensor:
+        length = float(np.linalg.norm(scale.astype(np.float64)))
+        apart = float(np.linalg.norm(y.astype(np.float64) - right))
+        apart = apart if math.isfinite(apart) else math.inf
+        return np.full(y.shape, apart / (_unit(bench.case.dtype) * length) if length else apart), 0
+    dtype = "float32" if "/" in tensor else bench.case.dtype
+    error = scaled_ulp(right, y, scale, dtype)
+    ties = bench.undecided(tensor, t)
+    if ties is None:
+        return error, 0
+    return np.where(ties, 0.0, error), int(ties.sum())
+
+
+def _unit(dtype: str) -> float:
+    """u of the normwise unit: half a spacing at 1."""
+    return float(ulp(1.0, dtype)) / 2
+
+
+def oracle(bench: Bench, record: Record, tier: str, sides: tuple[str, str]) -> Check:
+    """θ against float64 with the same rounded coefficients: is this side worse than plain float32?"""
+    case, tally, largest = bench.case, Tally(), Scales()
+    discretised = 0.0
+    for t in checkpoints(case.updates):
+        ours, theirs, worst = [np.zeros(0)], [np.zeros(0)], 0.0
+        suspect = None
+        for tensor, shape in case.shapes.items():
+            right = bench.known.get(f"{case.id}/oracle/{t}/{tensor}")
+            if right is None or 0 in shape:
+                continue
+            plain = bench.known[f"{case.id}/after/{t}/{tensor}"]
+            y = pair_of(record, tier, f"{case.id}/free/{t}/{tensor}", plain)
+            scale = largest.update(tensor, right)
+            (mine, ties), (yours, _) = (_drift(bench, tensor, t, right, x, scale) for x in (plain, y))
+            exact = bench.known[f"{case.id}/oracle_exact/{t}/{tensor}"]
+            discretised = max(discretised, float(_drift(bench, tensor, t, right, exact, scale)[0].max()))
+            ours, theirs = [*ours, mine.ravel()], [*theirs, yours.ravel()]
+            tally.compared += y.size
+            tally.ties += ties
+            if float(yours.max()) >= worst:
+                worst = float(yours.max())
+                suspect = finding(Place(t, tensor), plain, y, yours == worst, right)
+        size, plain_size = (
+            (math.sqrt(float(np.mean(np.concatenate(x) ** 2))) for x in (theirs, ours)) if suspect else (0.0, 0.0)
+        )
+        most = WORSE * plain_size + 1
+        if suspect is not None and size >= tally.worst:
+            tally.worst, tally.budget, tally.derived = size, most, plain_size
+        if suspect is not None and not size <= most:
+            tally.failed += 1
+            tally.first = tally.first or replace(suspect, error=worst, budget=most, nearer="the reference")
+    note = f"root mean squares; rounding the coefficients alone moves an element by up to {discretised:.3g}"
+    found = tally.check(case, tier, "oracle", sides, note)
+    if judged_freely(case) and not case.row.motion.pools:  # one η for all: their errors are one error
+        return found
+    return replace(found, status=SHOWN, first=None)

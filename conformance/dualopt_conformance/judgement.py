@@ -1,0 +1,154 @@
+"""Is what an update gave within what it may give?
+
+E, the unit of errors and budgets, is |y − o| / ulp(s) of the storage type, and ‖y − o‖_F / (u ‖s‖_F), u half
+a spacing at 1, for matrices whose bound is normwise (see `budgets`, which derives the bounds).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .arithmetic import Array
+from .metric import ulp
+
+MATRIX = (-2, -1)
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """One tensor (θ or one state array), all arrays in the shape that the row sees.
+
+    Attributes:
+        value: o.
+        scale: s, the magnitude that the value was computed from.
+        bound: elementwise.
+        flush: the same where subnormal numbers may be taken for zero; >= bound.
+        normwise: (..., 1, 1), what each matrix may deviate by further in the Frobenius norm; 0-dimensional and 0
+            for rows without products.
+        unsure: elements whose sign or mask rounding decides; `bound` covers both outcomes.
+        derived: {"plain": ..., "fma": ..., "fused": ...}, the largest bound of the core's own form in each
+            arithmetic, in E, unsure elements left out.
+        dtype: the type that the tensor is stored in.
+    """
+
+    value: Array
+    scale: Array
+    bound: Array
+    flush: Array
+    normwise: Array
+    unsure: Array
+    derived: Mapping[str, float]
+    dtype: str = "float32"
+
+    @property
+    def unit(self) -> Array:
+        """One E of an element."""
+        return ulp(self.scale, self.dtype)
+
+    @property
+    def by_matrix(self) -> bool:
+        """True if E is normwise."""
+        return bool(self.normwise.any())
+
+    def length(self) -> Array:
+        """One E of a matrix, (..., 1, 1)."""
+        return np.asarray(ulp(1.0, self.dtype) / 2 * frobenius(self.scale))
+
+
+def frobenius(x: Array) -> Array:
+    """‖x‖_F of each matrix, (..., 1, 1)."""
+    return np.asarray(np.sqrt(np.sum(x * x, axis=MATRIX, keepdims=True)))
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The comparison of one tensor with its bounds. Errors and budgets are in E (see `budgets`).
+
+    Attributes:
+        compared: elements.
+        worst: the largest E of what is gated: of elements, or of matrices.
+        budget: what was allowed there.
+        derived: the largest budget of the tensor.
+        ties: unsure elements; they are held to a bound that covers both outcomes and do not count in `worst`.
+        flushed: elements that are within bounds only if subnormal numbers are taken for zero; not in `worst`.
+        failed: elements outside, at least one for every matrix that is.
+        index: the first of them (the farthest in its matrix), None if there is none.
+        error, error_budget: E there, and what was allowed.
+    """
+
+    compared: int
+    worst: float = 0.0
+    budget: float = 0.0
+    derived: float = 0.0
+    ties: int = 0
+    flushed: int = 0
+    failed: int = 0
+    index: tuple[int, ...] | None = None
+    error: float = 0.0
+    error_budget: float = 0.0
+
+
+def judge(allowed: Allowed, y: Array) -> Judgement:
+    """y, float32 in the seen shape, against its bounds. NaN or infinity where the oracle is finite is outside.
+
+    Raises:
+        ValueError: the shape is another one.
+    """
+    if y.shape != allowed.value.shape:
+        raise ValueError(f"shapes {allowed.value.shape} and {y.shape} cannot be compared")
+    if y.size == 0:
+        return Judgement(0)
+    with np.errstate(all="ignore"):
+        apart = np.abs(np.asarray(y, dtype=np.float64) - allowed.value)
+        apart = np.where(np.isfinite(allowed.value), apart, np.where(np.isfinite(y), np.inf, 0.0))
+        apart = np.where(np.isnan(apart), np.inf, apart)
+        return (_by_matrix if allowed.by_matrix else _by_element)(allowed, apart)
+
+
+def _by_element(allowed: Allowed, apart: Array) -> Judgement:
+    error, budget = apart / allowed.unit, allowed.bound / allowed.unit
+    outside = apart > allowed.flush
+    return _summary(allowed, apart, error, budget, (apart > allowed.bound) & ~outside, outside)
+
+
+def _by_matrix(allowed: Allowed, apart: Array) -> Judgement:
+    """Unsure elements by themselves, the others of a matrix together."""
+    sure, norm, unit = ~allowed.unsure, allowed.normwise, allowed.length()
+    together, bound, flush = (frobenius(np.where(sure, x, 0.0)) for x in (apart, allowed.bound, allowed.flush))
+    farthest = sure & (apart == np.where(sure, apart, -1.0).max(axis=MATRIX, keepdims=True))
+    beyond = apart > allowed.flush + norm
+    outside = beyond & (allowed.unsure | (together > flush + norm)) | farthest & (together > flush + norm)
+    stray = (apart > allowed.bound + norm) | farthest
+    flushed = stray & np.where(sure, together > bound + norm, apart > allowed.bound + norm) & ~outside
+    error, budget = (np.broadcast_to(x / unit, apart.shape) for x in (together, bound + norm))
+    return _summary(allowed, apart, error, budget, flushed, outside)
+
+
+def _summary(allowed: Allowed, apart: Array, error: Array, budget: Array, flushed: Array, outside: Array) -> Judgement:
+    error = np.asarray(np.where(np.isnan(error), 0.0, error))  # 0/0: nothing deviates, and nothing may
+    budget = np.asarray(np.where(np.isnan(budget), 0.0, budget))
+    sure = ~allowed.unsure
+    gated = np.asarray((sure & ~flushed) | outside)
+    found = Judgement(
+        apart.size,
+        derived=float(np.max(budget, where=sure, initial=0.0)),
+        ties=int(allowed.unsure.sum()),
+        flushed=int(flushed.sum()),
+        failed=int(outside.sum()),
+    )
+    if gated.any():
+        at = _at(np.where(gated, error, -1.0))
+        found = replace(found, worst=float(error[at]), budget=float(budget[at]))
+    if not found.failed:
+        return found
+    first = tuple(int(i) for i in np.argwhere(outside)[0])
+    if allowed.by_matrix:
+        first = (*first[:-2], *_at(np.where(outside, apart, -1.0)[first[:-2]]))
+    return replace(found, index=first, error=float(error[first]), error_budget=float(budget[first]))
+
+
+def _at(x: Array) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(x)), x.shape))

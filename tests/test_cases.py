@@ -1,0 +1,206 @@
+"""The cases: what they cover, that their inputs are pinned, and that every backend has the pinned bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dualopt import ENTRIES
+from dualopt.directions.norm_balls import NORMS
+from dualopt.errors import RecipeError
+from dualopt.namespace import Backend, load
+from dualopt.storage import rounded
+from dualopt_conformance import closed, experiments, pins
+from dualopt_conformance.cases import CASES, LATE, SITUATIONS, Case, chosen
+from dualopt_conformance.digests import digest_of
+from dualopt_conformance.probe import flushes
+from dualopt_conformance.walk import checkpoints, digest_of_start, moments, walk
+
+COMPILED_QUICKLY = ("muon.in_out/usual",)
+SHORT, SHORTER = 24, 7  # updates in the quick tests, and of rows with products
+
+
+def test_coverage() -> None:
+    """Every entry in every situation, every norm, every option that changes a formula."""
+    assert {case.situation.name for case in CASES.values()} == set(SITUATIONS)
+    for name in ENTRIES:
+        assert {f"{name}/{situation}" for situation in SITUATIONS} <= set(CASES)
+    tables = [case.table for case in CASES.values()]
+    assert set(NORMS) <= {table.get("norm") for table in tables}
+    for key, values in {
+        "shrink": {"cautious", "corrected"},
+        "bias_correction": {True, False},
+        "orientation": {"in_out"},
+        "strict_mask": {True},
+    }.items():
+        assert values <= {table.get(key) for table in tables}
+    for key in ("target_rms", "l2", "readout", "eps"):
+        assert any(key in table for table in tables)
+    shapes = {shape for case in CASES.values() for shape in case.shapes.values()}
+    assert {len(shape) for shape in shapes} >= {0, 1, 2, 3, 4}
+    assert any(0 in shape for shape in shapes)
+    assert all("polar" in case.table for case in CASES.values() if case.spectral)
+    for case in CASES.values():
+        assert case.updates == (100 if case.spectral else 1000)
+
+
+def test_globs() -> None:
+    assert set(chosen(("lion/*", "adamw.*/usual"))) >= {"lion/usual", "lion/float16", "adamw.strict/usual"}
+    with pytest.raises(RecipeError, match=r"no case matches 'lionn/\*'"):
+        chosen(("lionn/*",))
+
+
+@pytest.mark.parametrize("name", ["adamw/usual", "scionc/bfloat16", "lion/underflow"])
+def test_inputs(name: str) -> None:
+    """A shorter run begins like a longer one; storage types hold; the last parameter joins late."""
+    case = CASES[name]
+    short, long = list(case.gradients(7)), list(case.gradients())
+    assert len(long) == case.updates
+    for a, b in zip(short, long, strict=False):
+        assert all(a[n].tobytes() == b[n].tobytes() for n in b)
+    assert "late" not in long[LATE - 2]
+    assert "late" in long[LATE - 1]
+    for arrays in (case.parameters(), *short):
+        for x in arrays.values():
+            assert x.dtype == np.float32
+            assert x.tobytes() == rounded(x, case.dtype).tobytes()
+    assert case.increments(7) == case.increments()[:7]
+
+
+def test_situations_are_what_they_say() -> None:
+    """Only the situations that say so meet numbers whose squares are subnormal."""
+    for situation in SITUATIONS.values():
+        case = CASES[f"adamw/{situation.name}"]
+        squares = np.concatenate([(g.astype(np.float64) ** 2).ravel() for gs in case.gradients() for g in gs.values()])
+        small = (squares > 0) & (squares < 2.0**-126)
+        assert small.any() == situation.subnormal
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_inputs_are_pinned(name: str) -> None:
+    assert pins.pinned()[name]["inputs"] == CASES[name].inputs_digest()
+    assert set(pins.pinned()) == set(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_exact_tier(backend: Backend, name: str) -> None:
+    """The beginning of every free run has the pinned bits on every backend; `-m long` runs all of it."""
+    if backend.name == "jax" and CASES[name].spectral and name not in COMPILED_QUICKLY:
+        pytest.skip("XLA compiles every operation for every shape: in the long tests")
+    exact_tier(backend, CASES[name], SHORTER if CASES[name].spectral else SHORT)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", CASES)
+def test_exact_tier_at_full_length(backend: Backend, name: str) -> None:
+    exact_tier(backend, CASES[name], CASES[name].updates)
+
+
+def exact_tier(backend: Backend, case: Case, updates: int) -> None:
+    """A free run on a backend against the pinned digests."""
+    if case.situation.subnormal and flushes(backend):
+        pytest.skip("subnormal numbers are flushed to zero here")
+    made = experiments.free(case, backend, "exact", updates)
+    digests = made[f"{case.id}/digests"]
+    assert len(digests) == updates
+    assert pins.first_difference(case, digests) is None
+
+
+def test_pins_see_a_bit() -> None:
+    """Of the last update that is compared, and of a case that is not pinned at all."""
+    case = CASES["sgdm/usual"]
+    made = experiments.free(case, load("numpy"), "exact", 10)[f"{case.id}/digests"]
+    assert pins.first_difference(case, made) is None
+    made[9] ^= np.uint64(1)
+    assert pins.first_difference(case, made) == 10
+    assert pins.first_difference(Case("none", case.table, case.situation), made) == 0
+
+
+@pytest.mark.parametrize("name", ["adamw.cautious/usual", "scionc.spectral_conv/usual", "muon/bfloat16"])
+def test_experiments_fit_together(name: str) -> None:
+    """One update from a start state gives the state after it; the states of a walk are those of `drive`."""
+    case = CASES[name]
+    known = experiments.reference(case, 12)
+    made = experiments.lockstep(case, load("numpy"), "exact", known, 12)
+    free = experiments.free(case, load("numpy"), "exact", 12)
+    assert len(made) == len(moments(12)) * len([k for k in made if f"{name}/lockstep/1/" in k])
+    for key, x in made.items():
+        assert x.tobytes() == known[key.replace("/lockstep/", "/after/")].tobytes()
+    for key, x in free.items():
+        if "/free/" in key:
+            assert x.tobytes() == known[key.replace("/free/", "/after/")].tobytes()
+    np.testing.assert_array_equal(free[f"{name}/digests"], known[f"{name}/digests"])
+
+
+def test_marks() -> None:
+    assert checkpoints(1000) == [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
+    assert checkpoints(7) == [1, 2, 5, 7]
+    assert moments(1000) == [1, 2, 3, 5, 6, 100, 333, 1000]
+    assert moments(3) == [1, 2, 3]
+
+
+def test_walk_is_the_recursion() -> None:
+    """θ and state of one moment are the start of the next, and a walk starts where its digest says."""
+    case = CASES["adamw/usual"]
+    before = None
+    for moment in walk(case, 7):
+        if before is not None:
+            for name in moment.gradient:
+                assert moment.theta[name] is before.theta_after[name]
+        else:
+            full = case.parameters()
+            state = {n: {k: np.zeros_like(x) for k in ("m", "v")} for n, x in full.items()}
+            assert digest_of(full, state) == digest_of_start(case)
+        before = moment
+
+
+def test_undecided_signs_are_found() -> None:
+    """Elements whose readout cancels are marked from the update on in which it does."""
+    case = CASES["adamw.strict/usual"]
+    made = experiments.reference(case, 300)
+    marks = np.concatenate([x.ravel() for k, x in made.items() if "/undecided/" in k])
+    assert 0 <= (marks > 0).sum() < 0.1 * marks.size
+    assert not any(
+        (x > 0).any() for k, x in experiments.reference(CASES["sgdm/usual"], 20).items() if "/undecided/" in k
+    )
+
+
+# ---- the closed loop
+
+
+def test_gradients_of_the_closed_loop() -> None:
+    """Against central differences in float64."""
+    text = closed.load_text()
+    theta = {n: closed.Stream(0, n).bell(s).astype(np.float64) / 2 for n, s in closed.SHAPES.items()}
+    one = np.eye(closed.CLASSES)
+    x, y = one[text.classes[:50]], one[text.classes[1:51]]
+    _, found = closed.loss_and_gradients(np, theta, x, y)
+    for name, g in found.items():
+        for at in [(0,) * g.ndim, tuple(n // 2 for n in g.shape), tuple(n - 1 for n in g.shape)]:
+            ends = []
+            for sign in (1, -1):
+                moved = {n: v.copy() for n, v in theta.items()}
+                moved[name][at] += sign * 1e-6
+                ends.append(closed.loss_and_gradients(np, moved, x, y)[0])
+            assert g[at] == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-6, abs=1e-9)
+
+
+def test_the_closed_loop_learns(backend: Backend) -> None:
+    text = closed.load_text()
+    losses, digests = closed.run("adamw", 0, text, backend, "fast")
+    assert len(losses) == len(digests) == closed.UPDATES
+    assert closed.final(losses) < 0.8 * losses[0]
+
+
+def test_the_text(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.delenv("DUALOPT_TEXT", raising=False)
+    own = closed.load_text()
+    assert own.name == "the suite's own"
+    (tmp_path / "mine.txt").write_bytes(b"abc" * 1000)
+    monkeypatch.setenv("DUALOPT_TEXT", str(tmp_path / "mine.txt"))
+    assert closed.load_text().sha256 != own.sha256
+    for bad in ("none.txt", "short.txt"):
+        (tmp_path / "short.txt").write_bytes(b"abc")
+        monkeypatch.setenv("DUALOPT_TEXT", str(tmp_path / bad))
+        with pytest.raises(closed.DataError, match="DUALOPT_TEXT"):
+            closed.load_text()
