@@ -2,7 +2,8 @@
 
     parameter/NAME      a parameter, float32, or BF16/F16 where the snapshot says so
     state/NAME/KEY      an array of its optimizer state
-    metadata            dualopt.format, dualopt.counts (JSON: name -> integer), and the caller's own keys
+    metadata            dualopt.format, dualopt.counts (JSON: name -> integer), dualopt.sums (JSON: name -> {key:
+                        float.hex()}), and the caller's own keys
 
 A state saved by one framework is loaded by another: nothing in the file names either. Convolution kernels
 are (out, in, *k) in the file, however a framework stores them.
@@ -11,8 +12,9 @@ are (out, in, *k) in the file, however a framework stores them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ FORMAT = "1"
 _RESERVED = "dualopt."
 _FORMAT_KEY = _RESERVED + "format"
 _COUNTS_KEY = _RESERVED + "counts"
+_SUMS_KEY = _RESERVED + "sums"
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,14 @@ class Snapshot:
     ``parameters``: name -> array. ``state``: parameter name -> {key: array}. ``counts``: name ->
     training count (non-negative). ``dtypes``: parameter name -> "BF16" or "F16" for the parameters of
     half precision, which are float32 arrays here with values that the narrow type represents.
+    ``sums``: parameter name -> the running sums of the host, for rows that have some.
     """
 
     parameters: dict[str, Array]
     state: dict[str, dict[str, Array]]
     counts: dict[str, int]
     dtypes: dict[str, str]
+    sums: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def save(path: str | Path, snapshot: Snapshot, *, metadata: Mapping[str, str]) -> None:
@@ -55,6 +60,7 @@ def save(path: str | Path, snapshot: Snapshot, *, metadata: Mapping[str, str]) -
     names = set(snapshot.parameters)
     _belong(path, "state", snapshot.state, names)
     _belong(path, "dtypes", snapshot.dtypes, names)
+    _belong(path, "sums", snapshot.sums, names)
     _counts(path, snapshot.counts)
     arrays: dict[str, Array] = {}
     for name, array in snapshot.parameters.items():
@@ -62,7 +68,12 @@ def save(path: str | Path, snapshot: Snapshot, *, metadata: Mapping[str, str]) -
     for name, state in snapshot.state.items():
         for key, array in state.items():
             arrays[f"state/{name}/{_word(path, key)}"] = array
-    reserved = {_FORMAT_KEY: FORMAT, _COUNTS_KEY: json.dumps(snapshot.counts, sort_keys=True)}
+    sums = {name: {key: float(x).hex() for key, x in found.items()} for name, found in snapshot.sums.items()}
+    reserved = {
+        _FORMAT_KEY: FORMAT,
+        _COUNTS_KEY: json.dumps(snapshot.counts, sort_keys=True),
+        _SUMS_KEY: json.dumps(sums, sort_keys=True),
+    }
     dtypes = {f"parameter/{name}": dtype for name, dtype in snapshot.dtypes.items()}
     tensors.write(path, arrays, {**metadata, **reserved}, dtypes)
 
@@ -83,6 +94,7 @@ def load(path: str | Path) -> tuple[Snapshot, dict[str, str]]:
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: the counts in its metadata are no valid JSON ({error})") from error
     _counts(path, counts)
+    sums = _sums(path, file.metadata.get(_SUMS_KEY, "{}"))
     parameters: dict[str, Array] = {}
     states: dict[tuple[str, str], Array] = {}
     dtypes: dict[str, str] = {}
@@ -98,11 +110,12 @@ def load(path: str | Path) -> tuple[Snapshot, dict[str, str]]:
             case _:
                 raise CheckpointError(f"{path}: the tensor {full!r} is neither parameter/NAME nor state/NAME/KEY")
     _belong(path, "state", [name for name, _ in states], set(parameters))
+    _belong(path, "sums", sums, set(parameters))
     state: dict[str, dict[str, Array]] = {name: {} for name in parameters}
     for (name, key), array in states.items():
         state[name][key] = array
     own = {key: value for key, value in file.metadata.items() if not key.startswith(_RESERVED)}
-    return Snapshot(parameters, state, counts, dtypes), own
+    return Snapshot(parameters, state, counts, dtypes, sums), own
 
 
 def require(snapshot: Snapshot, shapes: Mapping[str, tuple[int, ...]], *, where: str) -> None:
@@ -125,10 +138,11 @@ def require(snapshot: Snapshot, shapes: Mapping[str, tuple[int, ...]], *, where:
             )
 
 
-def permuted(snapshot: Snapshot, axes: Mapping[str, tuple[int, ...]]) -> Snapshot:
+def permuted(snapshot: Snapshot, axes: Mapping[str, tuple[int, ...]], apart: Mapping[str, Collection[str]]) -> Snapshot:
     """The snapshot with the axes of some parameters, and of their state, in another order.
 
-    An array whose number of dimensions is not that of its permutation is left for `require` to refuse.
+    ``apart``: parameter name -> the keys of its state that have a shape of their own, and stay as they are. An
+    array whose number of dimensions is not that of its permutation is left for `require` to refuse.
     """
 
     def turned(name: str, x: Array) -> Array:
@@ -141,9 +155,13 @@ def permuted(snapshot: Snapshot, axes: Mapping[str, tuple[int, ...]]) -> Snapsho
 
     return Snapshot(
         {name: turned(name, x) for name, x in snapshot.parameters.items()},
-        {name: {key: turned(name, x) for key, x in s.items()} for name, s in snapshot.state.items()},
+        {
+            name: {key: x if key in apart.get(name, ()) else turned(name, x) for key, x in s.items()}
+            for name, s in snapshot.state.items()
+        },
         snapshot.counts,
         snapshot.dtypes,
+        snapshot.sums,
     )
 
 
@@ -172,6 +190,21 @@ def _counts(path: str | Path, counts: object) -> None:
     for name, count in counts.items():
         if not isinstance(name, str) or type(count) is not int or count < 0:
             raise CheckpointError(f"{path}: the count of {name!r} must be a non-negative integer, not {count!r}")
+
+
+def _sums(path: str | Path, text: str) -> dict[str, dict[str, float]]:
+    """{name: {key: number}} from its JSON of hexadecimal numbers."""
+    try:
+        found = {
+            str(name): {str(key): float.fromhex(x) for key, x in sums.items()}
+            for name, sums in json.loads(text).items()
+        }
+    except (AttributeError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: the running sums in its metadata cannot be read ({error})") from error
+    for name, sums in found.items():
+        if not all(math.isfinite(x) for x in sums.values()):
+            raise CheckpointError(f"{path}: the running sums of {name!r} must be finite, not {sums}")
+    return found
 
 
 def _word(path: str | Path, word: str) -> str:

@@ -6,7 +6,8 @@ received no gradient, has its own τ, and its bias correction uses that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -18,13 +19,16 @@ class Clock:
         dtau: increment Δτ of this update.
         q: η of this update relative to the peak `step`, from the schedule.
         q_shrink: exponent of the shrink: the retention of the weights is σ_peak^q_shrink.
+        sums: running numbers of the host, float64, that cannot be had from τ alone, such as Σ η²; *after* this
+            update where scalars are derived, before it where `tally` adds to them.
     """
 
     tau: int
     dtau: int
     q: float = 1.0
     q_shrink: float = 1.0
+    sums: Mapping[str, float] = field(default_factory=dict)
 
     def tick(self, dtau: int, q: float = 1.0, q_shrink: float = 1.0) -> Clock:
-        """The clock of the next update, which adds `dtau`."""
-        return Clock(self.tau + dtau, dtau, q, q_shrink)
+        """The clock of the next update, which adds `dtau`; sums are still those before it."""
+        return Clock(self.tau + dtau, dtau, q, q_shrink, self.sums)

@@ -10,6 +10,7 @@ from numbers import Real
 from .directions.norm_balls import MUON_SCALES, NORMS
 from .directions.polar import EXACT, SETS
 from .errors import RecipeError, nearest
+from .motion import MOTIONS
 from .shrink import KINDS
 
 Value = float | str | bool
@@ -81,6 +82,7 @@ COORDINATES = {
             high=1.0,
         ),
         _half_life("shrink_half_life", "h_a: the count after which weights without updates have halved", never=True),
+        Coordinate("motion", "choice", "how θ moves along the direction", choices=MOTIONS),
         Coordinate("shrink", "choice", "which entries shrink, and how shrinking follows the step", choices=KINDS),
         Coordinate("strict_mask", "switch", "cautious shrink only: an exact zero of u or θ does not shrink"),
         Coordinate("norm", "choice", "the norm whose ball the direction is steepest in", choices=NORMS),

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from .plan import PlannedGroup
 from .recursion import Array, Arrays, Namespace, Scalars, Shape, step, step_group
 
-Execute = Callable[
-    [PlannedGroup, Arrays, Mapping[str, Arrays], Arrays, Mapping[str, Scalars]], dict[str, tuple[Array, Arrays]]
-]
+States = Mapping[str, Arrays]  # {parameter: {key: array}}
+Execute = Callable[[PlannedGroup, Arrays, States, States, Mapping[str, Scalars]], dict[str, tuple[Array, Arrays]]]
 
 Widen = Callable[[Array], Array]
 Narrow = Callable[[Array, Array], Array]
@@ -24,36 +23,37 @@ def executor(xp: Namespace) -> Execute:
     Matrices of one shape and one set of scalars are stacked, so that products and norms are batched; a stack
     has the bits of its members. Elementwise rows go parameter by parameter.
 
-    Arguments of the result: the group, {name: θ}, {name: state}, {name: gradient}, {name: scalars}; all
-    floating-point arrays in the working type. Returns {name: (θ+, s+)}. Empty parameters pass through.
+    Arguments of the result: the group, {name: θ}, {name: state}, {name: evidence}, {name: scalars}; all
+    floating-point arrays in the working type, as they are stored. Returns {name: (θ+, s+)}. Empty parameters
+    pass through.
     """
 
     def execute(
         planned: PlannedGroup,
         theta: Arrays,
-        state: Mapping[str, Arrays],
-        gradient: Arrays,
+        state: States,
+        evidence: States,
         k: Mapping[str, Scalars],
     ) -> dict[str, tuple[Array, Arrays]]:
         row, views = planned.row, planned.views
         out = {name: (theta[name], state[name]) for name in theta}
         live = [name for name in theta if views[name].size > 0]
         seen = {name: views[name].apply(xp, theta[name]) for name in live}
-        kept = {name: {key: views[name].apply(xp, x) for key, x in state[name].items()} for name in live}
-        evidence = {name: {"gradient": views[name].apply(xp, gradient[name])} for name in live}
+        kept = {name: planned.seen(xp, name, state[name]) for name in live}
+        measured = {name: {key: views[name].apply(xp, x) for key, x in evidence[name].items()} for name in live}
         if row.motion.pools:
-            new = step_group(xp, row, seen, kept, evidence, {name: k[name] for name in live})
+            new = step_group(xp, row, seen, kept, measured, {name: k[name] for name in live})
         elif row.local:
-            new = {name: step(xp, row, seen[name], kept[name], evidence[name], k[name]) for name in live}
+            new = {name: step(xp, row, seen[name], kept[name], measured[name], k[name]) for name in live}
         else:
             new = {}
             for names in _stacks(planned, theta, live, k):
-                stacks = [_stacked(xp, [a[name] for name in names]) for a in (kept, evidence)]
+                stacks = [_stacked(xp, [a[name] for name in names]) for a in (kept, measured)]
                 joined = _stacked(xp, [{"theta": seen[name]} for name in names])["theta"]
                 moved, s = step(xp, row, joined, stacks[0], stacks[1], k[names[0]])
                 new |= {name: (moved[i, ...], {key: x[i, ...] for key, x in s.items()}) for i, name in enumerate(names)}
         for name, (moved, s) in new.items():
-            out[name] = views[name].undo(xp, moved), {key: views[name].undo(xp, x) for key, x in s.items()}
+            out[name] = views[name].undo(xp, moved), planned.stored(xp, name, s)
         return out
 
     return execute
@@ -72,13 +72,13 @@ def stored(execute: Execute, widen: Widen, narrow: Narrow) -> Execute:
     def run(
         planned: PlannedGroup,
         theta: Arrays,
-        state: Mapping[str, Arrays],
-        gradient: Arrays,
+        state: States,
+        evidence: States,
         k: Mapping[str, Scalars],
     ) -> dict[str, tuple[Array, Arrays]]:
         here = {name: widen(x) for name, x in theta.items()}
-        evidence = {name: widen(gradient[name]) for name in theta}
-        moved = execute(planned, here, state, evidence, k)
+        measured = {name: {key: widen(x) for key, x in evidence[name].items()} for name in theta}
+        moved = execute(planned, here, state, measured, k)
         return {name: (narrow(x, theta[name]), s) for name, (x, s) in moved.items()}
 
     return run

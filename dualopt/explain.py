@@ -248,7 +248,7 @@ def _view(planned: PlannedGroup, view: View) -> str:
 def _scalars(plan: Plan, end: int) -> list[Scalars]:
     """The scalars of the update of the usual size that ends at `end`, per group and logical shape."""
     begin = end - plan.recipe.count.per_update
-    plan.restore(dict.fromkeys(plan.saved_counts(), begin))
+    plan.set_out(begin)
     found = plan.propose(None, plan.counts).scalars
     distinct = {(i, planned.views[n].logical): n for i, planned in enumerate(plan.groups) for n in planned.names}
     return [Scalars(plan.groups[i].group.name, shape, end, dict(found[name])) for (i, shape), name in distinct.items()]
@@ -256,14 +256,15 @@ def _scalars(plan: Plan, end: int) -> list[Scalars]:
 
 def _dry(plan: Plan) -> int:
     """One update on zeros for one parameter of every (group, shape); how many there were."""
-    plan.restore(dict.fromkeys(plan.saved_counts(), 0))
+    plan.set_out(0)
     names = list({(plan.group_of[n], v.stored): n for g in plan.groups for n, v in g.views.items()}.values())
     proposal = plan.propose(None, names)
     execute = executor(np)
     for planned in plan.groups:
         theta = {n: np.zeros(v.stored, np.float32) for n, v in planned.views.items() if n in names}
-        state = {n: planned.row.init(np, x) for n, x in theta.items()}
-        for name, (moved, _) in execute(planned, theta, state, theta, proposal.scalars).items():
+        state = {n: planned.start(np, n, x) for n, x in theta.items()}
+        evidence = {n: {"gradient": x} for n, x in theta.items()}
+        for name, (moved, _) in execute(planned, theta, state, evidence, proposal.scalars).items():
             if not np.isfinite(moved).all():
                 raise RecipeError(f"group {planned.group.name!r}: a zero update of {name!r} is not finite")
     return len(names)

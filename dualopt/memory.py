@@ -44,9 +44,10 @@ class Memories(Stage):
     def scalars(self, action: Action, clock: Clock, shape: Shape) -> dict[str, float]:
         return {name: complement(clock.dtau, action[used]) for name, (used,) in self.needs.items()}
 
-    def init(self, xp: Namespace, theta: Array) -> Arrays:
+    def init(self, xp: Namespace, g: Arrays) -> Arrays:
         kept = {"m": self.first, "v": self.second}
-        return {name: xp.zeros_like(theta) for name in NAMES if kept[name]}
+        names = [name for name in NAMES if kept[name]]
+        return {key(name, channel): xp.zeros_like(x) for channel, x in g.items() for name in names}
 
     def __call__(self, xp: Namespace, state: Arrays, g: Arrays, k: Scalars) -> Arrays:
         s = {}

@@ -12,12 +12,19 @@ from .recursion import Action, Arrays, Shape
 
 @dataclass(frozen=True)
 class Stage:
-    """A part that is elementwise and needs no scalars, unless a subclass says otherwise.
+    """A part that is elementwise and needs neither scalars nor sums, unless a subclass says otherwise.
 
     Subclasses are frozen dataclasses, so parts, and with them rows, compare and hash by value.
     """
 
     local: ClassVar[bool] = True
+
+    @property
+    def apart(self) -> tuple[str, ...]:
+        return ()
+
+    def tally(self, action: Action, clock: Clock) -> dict[str, float]:
+        return {}
 
     @property
     def needs(self) -> dict[str, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from .counts import complement, increment
 from .directions.polar import EXACT
 from .errors import CheckpointError, GradientError, RecipeError, nearest
 from .recipe import Group, Recipe
-from .recursion import Row, Shape
+from .recursion import Array, Arrays, Namespace, Row, Shape
 from .views import View, view
 
 RUN = ""  # the name under which counts hold the run's own τ
@@ -40,6 +40,29 @@ class PlannedGroup:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.views)
+
+    @property
+    def step(self) -> float:
+        """The peak of η; 0 for a row that does not use it."""
+        return float(self.action.get("step", 0.0))
+
+    @property
+    def shrink_half_life(self) -> float:
+        return float(self.action.get("shrink_half_life", math.inf))
+
+    def start(self, xp: Namespace, name: str, theta: Array) -> Arrays:
+        """The state of a parameter before its first update, as it is stored; θ in the working type."""
+        return self.stored(xp, name, self.row.init(xp, self.views[name].apply(xp, theta)))
+
+    def seen(self, xp: Namespace, name: str, state: Arrays) -> Arrays:
+        """A stored state as the row sees it: what has the shape of θ is viewed as θ is."""
+        view, apart = self.views[name], self.row.apart
+        return {key: x if key in apart else view.apply(xp, x) for key, x in state.items()}
+
+    def stored(self, xp: Namespace, name: str, state: Arrays) -> Arrays:
+        """The inverse of `seen`."""
+        view, apart = self.views[name], self.row.apart
+        return {key: x if key in apart else view.undo(xp, x) for key, x in state.items()}
 
 
 @dataclass(frozen=True)
@@ -69,7 +92,7 @@ def bind(
         unit=count.to_base(1.0),
         exact_polar=float64,
     )
-    least = catalog.entry(group.optimizer).least_ndim(action)
+    least = catalog.least_ndim(group.optimizer, action)
     norm = str(action["norm"]) if "norm" in action else None
     seen = partial(view, norm=norm, orientation=group.orientation, kind=group.view, layout=layout)
     views = {name: seen(tuple(shape), least_ndim=least) for name, shape in shapes.items()}
@@ -106,6 +129,7 @@ class Plan:
         self.group_of = assigned
         self.tau = 0  # of the run: what schedules read
         self.counts = dict.fromkeys(shapes, 0)  # of each parameter: what bias corrections read
+        self.sums: dict[str, Mapping[str, float]] = {name: {} for name in shapes}  # of each: see `Clock`
         unit = recipe.count.to_base(1.0)
         self._schedule = recipe.schedule.scaled(unit)
         self._shrink_schedule = recipe.shrink_schedule and recipe.shrink_schedule.scaled(unit)
@@ -143,20 +167,21 @@ class Plan:
         drives = [self._drive(i, dtau, actions, steps) for i in range(len(self.groups))]
         clocks: dict[str, Clock] = {}
         scalars: dict[str, dict[str, float]] = {}
-        cache: dict[tuple[int, int, Shape], dict[str, float]] = {}
+        cache: dict[tuple[object, ...], dict[str, float]] = {}
         for name in names:
             if name not in self.counts:
                 raise GradientError(f"gradient of {name!r}: no such parameter{nearest(name, self.counts)}")
             i = self.group_of[name]
             action, q, q_shrink = drives[i]
-            clock = Clock(self.counts[name], 0).tick(dtau, q, q_shrink)
             planned = self.groups[i]
+            clock = Clock(self.counts[name], 0, sums=self.sums[name]).tick(dtau, q, q_shrink)
+            clock = replace(clock, sums=planned.row.tally(action, clock))
             shape = planned.views[name].logical
-            at = (i, clock.tau, shape)
+            at = (i, clock.tau, tuple(clock.sums.items()), shape)
             if at not in cache:
                 cache[at] = planned.row.scalars(action, clock, shape)
             clocks[name], scalars[name] = clock, cache[at]
-        return Proposal(dtau, clocks, scalars, tuple(action["step"] * q for action, q, _ in drives))
+        return Proposal(dtau, clocks, scalars, tuple(action.get("step", 0.0) * q for action, q, _ in drives))
 
     def _drive(
         self, i: int, dtau: int, actions: Sequence[Mapping[str, Any]] | None, steps: Sequence[float] | None
@@ -165,15 +190,20 @@ class Plan:
         action = self.groups[i].action if actions is None else {**self.groups[i].action, **actions[i]}
         tau = self.tau + dtau
         if steps is None:
-            q, q_shrink = self._schedule.at(tau, dtau, action["shrink_half_life"], self.recipe.count.per_update)
+            life = action.get("shrink_half_life", math.inf)
+            q, q_shrink = self._schedule.at(tau, dtau, life, self.recipe.count.per_update)
         else:
-            name = self.groups[i].group.name
-            if steps[i] and not action["step"]:
-                raise RecipeError(f"group {name!r}: step = 0 is the peak of η, which {steps[i]!r} exceeds")
-            q = steps[i] / action["step"] if action["step"] else 1.0
-            if q > 1 and action["shrink"] == "corrected":
+            name, peak = self.groups[i].group.name, action.get("step", 0.0)
+            if steps[i] and "step" not in action:
                 raise RecipeError(
-                    f"group {name!r}: shrink = 'corrected' is relative to the peak step = {action['step']!r}, which "
+                    f"group {name!r}: {self.groups[i].row.name} has no step, so lr cannot be {steps[i]!r}"
+                )
+            if steps[i] and not peak:
+                raise RecipeError(f"group {name!r}: step = 0 is the peak of η, which {steps[i]!r} exceeds")
+            q = steps[i] / peak if peak else 1.0
+            if q > 1 and action.get("shrink") == "corrected":
+                raise RecipeError(
+                    f"group {name!r}: shrink = 'corrected' is relative to the peak step = {peak!r}, which "
                     f"{steps[i]!r} exceeds; state the highest η as the step"
                 )
             q_shrink = q if self.recipe.schedule.drives == "both" else 1.0
@@ -183,23 +213,35 @@ class Plan:
 
     def current_step(self, i: int) -> float:
         """η of the last update of group i under the recipe's schedule."""
-        action = self.groups[i].action
-        per_update = self.recipe.count.per_update
-        q, _ = self._schedule.at(self.tau, min(per_update, self.tau), action["shrink_half_life"], per_update)
-        return float(action["step"] * q)
+        planned, per_update = self.groups[i], self.recipe.count.per_update
+        q, _ = self._schedule.at(self.tau, min(per_update, self.tau), planned.shrink_half_life, per_update)
+        return planned.step * q
 
     def commit(self, proposal: Proposal) -> None:
         """Make the proposal's clocks the present; call when the arrays have been updated."""
         self.tau += proposal.dtau
         for name, clock in proposal.clocks.items():
-            self.counts[name] = clock.tau
+            self.counts[name], self.sums[name] = clock.tau, clock.sums
 
     def saved_counts(self) -> dict[str, int]:
         """The count of every parameter, and under `RUN` that of the run."""
         return {RUN: self.tau, **self.counts}
 
-    def restore(self, saved: Mapping[str, int]) -> None:
-        """Continue from `saved_counts`. CheckpointError if they are not of this plan's parameters."""
+    def set_out(self, count: int) -> None:
+        """Begin at `count` instead of 0, as if all parameters had lived so long; running sums begin here."""
+        self.tau, self.counts = count, dict.fromkeys(self.counts, count)
+        self.sums = {name: {} for name in self.counts}
+
+    def saved_sums(self) -> dict[str, dict[str, float]]:
+        """The running sums of the parameters that have some."""
+        return {name: dict(sums) for name, sums in self.sums.items() if sums}
+
+    def restore(self, saved: Mapping[str, int], sums: Mapping[str, Mapping[str, float]]) -> None:
+        """Continue from `saved_counts` and `saved_sums`.
+
+        Raises:
+            CheckpointError: they are not of this plan's parameters and rows; nothing has changed then.
+        """
         tau, counts = saved.get(RUN, -1), {name: count for name, count in saved.items() if name != RUN}
         if set(counts) != set(self.counts):
             odd = sorted(set(counts) ^ set(self.counts))[0]
@@ -208,7 +250,17 @@ class Plan:
             )
         if any(isinstance(c, bool) or not isinstance(c, int) or c < 0 or c > tau for c in (*counts.values(), tau)):
             raise CheckpointError("saved counts are not whole numbers between 0 and the count of the run")
+        for name in {*counts, *sums}:
+            self._check_sums(name, sums.get(name, {}), counts.get(name, 0))
         self.tau, self.counts = tau, dict(counts)
+        self.sums = {name: dict(sums.get(name, {})) for name in counts}
+
+    def _check_sums(self, name: str, sums: Mapping[str, float], count: int) -> None:
+        """CheckpointError unless these are the sums that a parameter of this age has."""
+        planned = self.groups[self.group_of[name]] if name in self.group_of else None
+        keys = planned.row.tally(planned.action, Clock(1, 1)).keys() if planned and count else set()
+        if set(sums) != set(keys) or not all(math.isfinite(x) for x in sums.values()):
+            raise CheckpointError(f"saved running sums of {name!r} are {dict(sums)}; its row keeps {sorted(keys)}")
 
     def _warn_if_unstated(self) -> None:
         """Warn about default half-lives of a few tokens."""
@@ -239,7 +291,7 @@ class Plan:
     def warn_if_too_fine(self, dtypes: Mapping[str, str]) -> None:
         """Warn about half-precision parameters whose shrink per update is lost in rounding."""
         for planned in self.groups:
-            lost = complement(self.recipe.count.per_update, planned.action["shrink_half_life"])
+            lost = complement(self.recipe.count.per_update, planned.shrink_half_life)
             for name in planned.names:
                 spacing = HALF_SPACING.get(dtypes[name], 0.0)
                 if 0 < lost < spacing:

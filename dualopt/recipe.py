@@ -237,19 +237,16 @@ class Recipe:
         for i, group in enumerate(self.groups):
             if i not in found.values():
                 raise RecipeError(f"group {group.name!r} is empty: no parameter is left for {', '.join(group.match)}")
-            entry, options = catalog.entry(group.optimizer), catalog.complete(group.optimizer, group.options)
-            conv = options.get("norm") == "spectral_conv" or (group.view == "conv" and entry.least_ndim(options) > 1)
-            least = 3 if conv else entry.least_ndim(options)
+            options = catalog.complete(group.optimizer, group.options)
+            own = catalog.least_ndim(group.optimizer, options)
+            conv = options.get("norm") == "spectral_conv" or (group.view == "conv" and own > 1)
+            least = 3 if conv else own
             least = max(least, 2) if group.orientation == "in_out" else least
             flat = [name for name, j in found.items() if j == i and len(shapes[name]) < least]
             if flat and least > 1:
                 what = f"norm = {options['norm']!r}" if "norm" in options else group.optimizer
                 what = "view = 'conv'" if group.view == "conv" else what
-                what = (
-                    "orientation = 'in_out'"
-                    if group.orientation == "in_out" and entry.least_ndim(options) < least
-                    else what
-                )
+                what = "orientation = 'in_out'" if group.orientation == "in_out" and own < least else what
                 kind = "a matrix" if least == 2 else "a convolution kernel"
                 raise RecipeError(
                     f"group {group.name!r}: {what} needs {kind}, but got {_listed(flat, shapes)}; set ndim or match"

@@ -7,7 +7,8 @@ direction of descent (u is *added*), and a = 2^(−Δτ/h_a) shrinks. A row of t
 four parts; each is a pure function of arrays, written against the Python array API and batch-first:
 
     θ            (..., m, n), or any shape for elementwise rows
-    s            {key: array}, e.g. {"m": ..., "v": ...}; flat, in the parameter's own shape
+    s            {key: array}, e.g. {"m": ..., "v": ...}; flat. F, U and the motion read and write one s; what
+                 F adds to the keys of the state is for this update only, and is not kept
     g, u         {channel: array}; rows that act on θ itself have the one channel ""
     evidence     {name: array}: what was measured for this update; {"gradient": array}
     k            {name: scalar}: a float or a 0-d array, opaque here; scalar·array and scalar+array only
@@ -47,17 +48,30 @@ class Part(Protocol):
         """True if every output element depends on the same element of the inputs only."""
         ...
 
+    @property
+    def apart(self) -> tuple[str, ...]:
+        """The keys of its state whose arrays have a shape of their own, and not that of θ."""
+        ...
+
+    def tally(self, action: Action, clock: Clock) -> dict[str, float]:
+        """The running sums of the host after this update, from `clock.sums` before it."""
+        ...
+
     def scalars(self, action: Action, clock: Clock, shape: Shape) -> dict[str, float]:
         """The scalars of one update, in float64, for a parameter viewed in `shape`."""
         ...
 
 
 class Signal(Part, Protocol):
+    def zeros(self, xp: Namespace, theta: Array) -> Arrays:
+        """The channels of g, all 0: what the memory of them starts from."""
+        ...
+
     def __call__(self, xp: Namespace, theta: Array, evidence: Arrays, k: Scalars) -> Arrays: ...
 
 
 class Memory(Part, Protocol):
-    def init(self, xp: Namespace, theta: Array) -> Arrays: ...
+    def init(self, xp: Namespace, g: Arrays) -> Arrays: ...
     def __call__(self, xp: Namespace, state: Arrays, g: Arrays, k: Scalars) -> Arrays: ...
 
 
@@ -71,6 +85,7 @@ class Motion(Part, Protocol):
         """True if the motion needs numbers summed over all parameters of the group (`pool`)."""
         ...
 
+    def init(self, xp: Namespace, theta: Array) -> Arrays: ...
     def pool(self, xp: Namespace, theta: Array, u: Arrays, k: Scalars) -> Arrays: ...
     def __call__(self, xp: Namespace, theta: Array, u: Arrays, s: Arrays, k: Scalars) -> tuple[Array, Arrays]: ...
     def evaluate(self, xp: Namespace, theta: Array, state: Arrays, k: Scalars) -> Array: ...
@@ -102,6 +117,15 @@ class Row:
         """True if the whole update is elementwise, so that parameters may be flattened and joined."""
         return all(part.local for part in self.parts)
 
+    @property
+    def apart(self) -> frozenset[str]:
+        """The keys of the state whose arrays have a shape of their own; all others have that of θ."""
+        return frozenset(key for part in self.parts for key in part.apart)
+
+    def tally(self, action: Action, clock: Clock) -> dict[str, float]:
+        """The running sums of the host after this update: {name: float64}, most rows have none."""
+        return {name: total for part in self.parts for name, total in part.tally(action, clock).items()}
+
     def scalars(self, action: Action, clock: Clock, shape: Shape) -> dict[str, float]:
         """k for one update: {name: float64}, exactly the names of `needs`, in order."""
         found: dict[str, float] = {}
@@ -110,8 +134,8 @@ class Row:
         return {name: found[name] for name in self.needs}
 
     def init(self, xp: Namespace, theta: Array) -> Arrays:
-        """The state before the first update."""
-        return self.memory.init(xp, theta)
+        """The state before the first update, for a parameter as the row sees it."""
+        return self.memory.init(xp, self.signal.zeros(xp, theta)) | self.motion.init(xp, theta)
 
     def evaluate(self, xp: Namespace, theta: Array, state: Arrays, k: Scalars) -> Array:
         """The parameters to evaluate at; θ itself unless the motion averages."""
@@ -123,7 +147,7 @@ def propose(
 ) -> tuple[Arrays, Arrays, Arrays]:
     """(g, s+, u): the update up to its motion."""
     g = row.signal(xp, theta, evidence, k)
-    s = row.memory(xp, state, g, k)  # s+ = F(s, g)
+    s = {**state, **row.memory(xp, state, g, k)}  # s+ = F(s, g)
     u = row.direction(xp, s, g, k)  # u  = U(s+, g)
     return g, s, u
 
@@ -136,11 +160,12 @@ def step(xp: Namespace, row: Row, theta: Array, state: Arrays, evidence: Arrays,
         row: the parts.
         theta: the parameter, (..., m, n) or any shape for elementwise rows.
         state: {key: array} as from `row.init`.
-        evidence: {"gradient": array of the shape of theta}.
+        evidence: {"gradient": array of the shape of theta}, and what else the signal of this row reads.
         k: the scalars of `row.scalars`, as floats or as 0-d arrays: the same bits either way.
     """
     _, s, u = propose(xp, row, theta, state, evidence, k)
-    return row.motion(xp, theta, u, s, k)  # θ+ = a θ + η u
+    moved, s = row.motion(xp, theta, u, s, k)  # θ+ = a θ + η u
+    return moved, {key: s[key] for key in state}
 
 
 def step_group(
@@ -161,4 +186,8 @@ def step_group(
         u = proposed[name][2]
         for key, value in row.motion.pool(xp, theta[name], u, k[name]).items():
             pooled[key] = pooled[key] + value if key in pooled else value
-    return {name: row.motion(xp, theta[name], u, s, {**k[name], **pooled}) for name, (_, s, u) in proposed.items()}
+    out: dict[str, tuple[Array, Arrays]] = {}
+    for name, (_, s, u) in proposed.items():
+        moved, s_next = row.motion(xp, theta[name], u, s, {**k[name], **pooled})
+        out[name] = moved, {key: s_next[key] for key in state[name]}
+    return out

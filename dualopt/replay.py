@@ -15,7 +15,7 @@ from .errors import CountError, NonFiniteError, RecipeError
 from .namespace import Backend, load
 from .plan import Plan, PlannedGroup, check_gradient
 from .recipe import Group, Recipe
-from .recursion import Array, Arrays, Namespace, Scalars, propose
+from .recursion import Arrays, Namespace, Scalars, propose
 from .storage import rounded, working
 
 Numpy = np.ndarray[Any, Any]
@@ -114,7 +114,7 @@ def drive(
     plan = _plan(recipe, params, tier, dtype)
     plan.warn_if_too_fine(dict.fromkeys(params, dtype))
     theta: Arrays = {name: chosen.from_numpy(np.asarray(x), dtype) for name, x in params.items()}
-    state = {n: planned.row.init(xp, chosen.working(theta[n])) for planned in plan.groups for n in planned.names}
+    state = {n: planned.start(xp, n, chosen.working(theta[n])) for planned in plan.groups for n in planned.names}
     counts = None if increments is None else iter(increments)
     for t, gradients in enumerate(grads):
         named = _arrays(gradients, f"update {t}: grads")
@@ -126,7 +126,7 @@ def drive(
         traced: dict[str, dict[str, dict[str, Numpy]]] = {}
         for planned in plan.groups:
             names = [name for name in planned.names if name in named]
-            evidence = {name: chosen.from_numpy(named[name], dtype) for name in names}
+            evidence = {name: {"gradient": chosen.from_numpy(named[name], dtype)} for name in names}
             moving, kept = {name: theta[name] for name in names}, {name: state[name] for name in names}
             if trace:
                 stages = partial(_trace, chosen, xp, planned, moving, kept, evidence, proposal.scalars)
@@ -191,22 +191,25 @@ def _trace(
     planned: PlannedGroup,
     theta: Arrays,
     state: Mapping[str, Arrays],
-    evidence: Arrays,
+    evidence: Mapping[str, Arrays],
     k: Mapping[str, Scalars],
     name: str,
 ) -> dict[str, dict[str, Numpy]]:
-    """g, s and u of one parameter, in its own shape."""
+    """g, s and u of one parameter: what has its shape as it is stored, what has its own as the row sees it."""
     seen = planned.views[name]
     if seen.size == 0:
         return {"g": {}, "s": {}, "u": {}}
-    viewed = {key: seen.apply(xp, x) for key, x in state[name].items()}
-    stages = propose(
+    g, s, u = propose(
         xp,
         planned.row,
         seen.apply(xp, chosen.working(theta[name])),
-        viewed,
-        {"gradient": seen.apply(xp, chosen.working(evidence[name]))},
+        planned.seen(xp, name, state[name]),
+        {key: seen.apply(xp, chosen.working(x)) for key, x in evidence[name].items()},
         k[name],
     )
-    shown: list[dict[str, Array]] = [{key: seen.undo(xp, x) for key, x in stage.items()} for stage in stages]
-    return dict(zip("gsu", [{key: chosen.to_numpy(x) for key, x in stage.items()} for stage in shown], strict=True))
+    shown = {
+        "g": {key: x if key else seen.undo(xp, x) for key, x in g.items()},
+        "s": planned.stored(xp, name, {key: s[key] for key in state[name]}),
+        "u": {key: x if key else seen.undo(xp, x) for key, x in u.items()},
+    }
+    return {stage: {key: chosen.to_numpy(x) for key, x in arrays.items()} for stage, arrays in shown.items()}

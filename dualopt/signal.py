@@ -15,12 +15,15 @@ AMBIENT = ""  # the channel of a motion that acts on θ itself
 class Gradient(Stage):
     """g = ∇f(θ), as measured."""
 
+    def zeros(self, xp: Namespace, theta: Array) -> Arrays:
+        return {AMBIENT: xp.zeros_like(theta)}
+
     def __call__(self, xp: Namespace, theta: Array, evidence: Arrays, k: Scalars) -> Arrays:
         return {AMBIENT: evidence["gradient"]}
 
 
 @dataclass(frozen=True)
-class GradientPlusL2(Stage):
+class GradientPlusL2(Gradient):
     """g = ∇f(θ) + λθ: the penalty ½λ‖θ‖² enters the memories (Adam + L2, SGD's weight_decay)."""
 
     @property

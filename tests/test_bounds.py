@@ -165,7 +165,7 @@ def execute(run: Execute, moment: Moment, array: Callable[[Array], Any], row: Ro
             planned,
             {n: array(x) for n, x in moment.theta.items()},
             {n: {key: array(x) for key, x in s.items()} for n, s in moment.state.items()},
-            {n: array(x) for n, x in moment.gradient.items()},
+            {n: {"gradient": array(x)} for n, x in moment.gradient.items()},
             moment.proposal.scalars,
         )
 

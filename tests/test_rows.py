@@ -221,7 +221,7 @@ def test_scalars_are_opaque_and_nothing_is_modified(backend: Backend, case: str)
             k = planned.row.scalars(planned.action, clock, seen.logical)
             zero_d = {key: backend.from_numpy(np.array(value, np.float32), "float32") for key, value in k.items()}
             theta, gradient = (seen.apply(xp, backend.from_numpy(x[name], "float32")) for x in (params, gradients[t]))
-            state = planned.row.init(xp, theta) if state is None else state
+            state = planned.row.init(xp, theta) if state is None else state  # as the row sees it
             given = [theta, gradient, *state.values(), *zero_d.values()]
             before = [backend.to_numpy(x) for x in given]
             if backend.name == "numpy":

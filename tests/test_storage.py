@@ -55,10 +55,11 @@ def twin(made: Backend, tier: str, table: Recipe, params: Any, grads: Any, dtype
         return made.from_numpy(x, "float32")
 
     theta = dict(params)
-    state = {n: planned.row.init(xp, array(x)) for n, x in theta.items()}
+    state = {n: planned.start(xp, n, array(x)) for n, x in theta.items()}
     for gradient in grads:
         proposal = plan.propose(None, gradient)
-        here, evidence = ({n: array(x) for n, x in arrays.items()} for arrays in (theta, gradient))
+        here = {n: array(x) for n, x in theta.items()}
+        evidence = {n: {"gradient": array(x)} for n, x in gradient.items()}
         for name, (moved, s) in execute(planned, here, state, evidence, proposal.scalars).items():
             theta[name], state[name] = rounded(made.to_numpy(moved), dtype), s
         plan.commit(proposal)

@@ -48,7 +48,7 @@ def can_compile() -> bool:
 
 @lru_cache(maxsize=256)
 def _kernel(parts: tuple[Part, ...]) -> Kernel:
-    """The update of all rows with these parts: (θ, state, gradient, k) -> (θ+, s+), all of one dimension.
+    """The update of all rows with these parts: (θ, state, evidence, k) -> (θ+, s+), all of one dimension.
 
     One compiled function per memory, then one for θ: a function of one output writes into the buffer of
     an input, one of several does not, and its expression would be too deep to stay in one piece.
@@ -56,20 +56,20 @@ def _kernel(parts: tuple[Part, ...]) -> Kernel:
     row = Row("", *parts)  # type: ignore[arg-type]
 
     def memory(key: str) -> Kernel:
-        return mx.compile(lambda theta, s, g, k: propose(FAST, row, theta, s, {"gradient": g}, k)[1][key])
+        return mx.compile(lambda theta, s, evidence, k: propose(FAST, row, theta, s, evidence, k)[1][key])
 
-    def move(theta: mx.array, s: Any, gradient: mx.array, k: Any) -> Any:
-        g = row.signal(FAST, theta, {"gradient": gradient}, k)
+    def move(theta: mx.array, s: Any, evidence: Any, k: Any) -> Any:
+        g = row.signal(FAST, theta, evidence, k)
         return row.motion(FAST, theta, row.direction(FAST, s, g, k), s, k)
 
     memories: dict[str, Kernel] = {}
     motion = mx.compile(move)
 
-    def update(theta: mx.array, state: Any, gradient: mx.array, k: Any) -> Any:
+    def update(theta: mx.array, state: Any, evidence: Any, k: Any) -> Any:
         for key in state.keys() - memories.keys():
             memories[key] = memory(key)
-        s = {key: memories[key](theta, state, gradient, k) for key in state}
-        return motion(theta, s, gradient, k)
+        s = {key: memories[key](theta, state, evidence, k) for key in state}
+        return motion(theta, s, evidence, k)
 
     return update
 
@@ -82,7 +82,7 @@ def _flat(
     planned: PlannedGroup,
     theta: Mapping[str, mx.array],
     state: Mapping[str, Any],
-    gradient: Mapping[str, mx.array],
+    evidence: Mapping[str, Any],
     k: Mapping[str, Scalars],
 ) -> dict[str, tuple[mx.array, dict[str, mx.array]]]:
     """The update of an elementwise row by its kernel. Empty parameters pass through."""
@@ -92,7 +92,8 @@ def _flat(
             out[name] = x, state[name]
             continue
         flat = {key: mx.flatten(s) for key, s in state[name].items()}
-        moved, new = update(mx.flatten(x), flat, mx.flatten(gradient[name]), _arrays(k[name]))
+        measured = {key: mx.flatten(e) for key, e in evidence[name].items()}
+        moved, new = update(mx.flatten(x), flat, measured, _arrays(k[name]))
         out[name] = mx.reshape(moved, x.shape), {key: mx.reshape(s, x.shape) for key, s in new.items()}
     return out
 
@@ -104,10 +105,10 @@ def executor_of(tier: str) -> Execute:
     plain = executor(EXACT if tier == "exact" else FAST)
     compiled = tier == "fast" and can_compile()
 
-    def execute(planned: PlannedGroup, theta: Any, state: Any, gradient: Any, k: Any) -> Any:
+    def execute(planned: PlannedGroup, theta: Any, state: Any, evidence: Any, k: Any) -> Any:
         if compiled and planned.row.local:
-            return _flat(planned, theta, state, gradient, k)
-        return plain(planned, theta, state, gradient, {name: _arrays(k[name]) for name in theta})
+            return _flat(planned, theta, state, evidence, k)
+        return plain(planned, theta, state, evidence, {name: _arrays(k[name]) for name in theta})
 
     return stored(execute, working, narrowed)
 

@@ -68,7 +68,7 @@ class Optimizer(Saving):
         self.plan.warn_if_too_fine({name: dtype_name(x) for name, x in parameters.items()})
         self._store = State(self.plan, self._start(parameters))
         self._state = self._store.tree
-        self._steps = self._before = tuple(g.action["step"] for g in self.plan.groups)
+        self._steps = self._before = tuple(g.step for g in self.plan.groups)
         self._ready: Proposal | None = None
         self._used = False  # whether a trace has made use of `_ready`
         self._initialized = True
@@ -226,7 +226,8 @@ class Optimizer(Saving):
             names = [name for name in planned.names if name in named]
             here = {name: theta[name] for name in names}
             kept = {name: self._store.tree["memory"][name] for name in names}
-            found = self._execute(planned, here, kept, named, self._store.scalars(names))
+            evidence = {name: {"gradient": named[name]} for name in names}
+            found = self._execute(planned, here, kept, evidence, self._store.scalars(names))
             for name, (x, s) in found.items():
                 moved[name], memory[name] = x, s
         return moved, memory
@@ -264,9 +265,12 @@ class Optimizer(Saving):
         report = self._store.report()
         if report is None or report.fresh:
             return
+        sums = self.plan.saved_sums()
         if report.updates == self._store.updates:
             self._steps = self._before
-        self.plan.restore(report.counts)
+        elif self._ready is not None:  # what happened is what was ready
+            sums |= {name: dict(c.sums) for name, c in self._ready.clocks.items() if c.sums}
+        self.plan.restore(report.counts, sums)
         self._store.updates = report.updates
         self._done()
         if report.missed:

@@ -85,7 +85,7 @@ class Saving(mlx_optimizers.Optimizer):
     @state.setter
     def state(self, saved: Any) -> None:
         counts, updates, memory = self._store.check(saved)
-        self._install(counts, updates, memory)
+        self._install(counts, {}, updates, memory)
 
     def snapshot(self) -> Snapshot:
         """Copies of the parameters of the model or mapping, state and counts: the portable checkpoint."""
@@ -96,8 +96,9 @@ class Saving(mlx_optimizers.Optimizer):
             {name: {key: to_numpy(x) for key, x in s.items()} for name, s in self._store.tree["memory"].items()},
             self.plan.saved_counts(),
             {name: HALF[x.dtype] for name, x in parameters.items() if x.dtype in HALF},
+            self.plan.saved_sums(),
         )
-        return permuted(here, {name: self._portable(name) for name in here.parameters})
+        return permuted(here, {name: self._portable(name) for name in here.parameters}, self._apart())
 
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from a snapshot of any backend: the parameters of the model or mapping, state and counts.
@@ -108,10 +109,10 @@ class Saving(mlx_optimizers.Optimizer):
         tree = tree_of(self._model)
         present = values_of(tree, self._shapes, self._shapes)
         inverse = {name: tuple(np.argsort(self._portable(name)).tolist()) for name in present}
-        snapshot = permuted(snapshot, inverse)
+        snapshot = permuted(snapshot, inverse, self._apart())
         values, memory = from_snapshot(snapshot, present, self._start(present))
         updates = snapshot.counts.get(RUN, 0) // self.plan.recipe.count.per_update  # their number is not saved
-        self._install(snapshot.counts, updates, memory)
+        self._install(snapshot.counts, snapshot.sums, updates, memory)
         values |= {second: values[first] for second, first in self._tied.items()}
         merge(self._model, replaced(tree, values))
 
@@ -122,15 +123,21 @@ class Saving(mlx_optimizers.Optimizer):
     def _start(self, parameters: Named) -> Memory:
         """The memories before the first update."""
         groups, of = self.plan.groups, self.plan.group_of
-        return {name: groups[of[name]].row.init(FAST, working(x)) for name, x in parameters.items()}
+        return {name: groups[of[name]].start(FAST, name, working(x)) for name, x in parameters.items()}
 
-    def _install(self, counts: Mapping[str, int], updates: int, memory: Memory) -> None:
-        """Continue from saved counts and memories. CheckpointError, before any change, if counts do not fit."""
-        self.plan.restore(counts)
+    def _apart(self) -> dict[str, frozenset[str]]:
+        """{parameter: the keys of its state that have a shape of their own}."""
+        return {name: self.plan.groups[i].row.apart for name, i in self.plan.group_of.items()}
+
+    def _install(
+        self, counts: Mapping[str, int], sums: Mapping[str, Mapping[str, float]], updates: int, memory: Memory
+    ) -> None:
+        """Continue from saved counts, sums and memories. CheckpointError, before any change, if they do not fit."""
+        self.plan.restore(counts, sums)
         self._store.updates = updates
         self._store.keep(memory)
         if self.plan.tau:
             self._steps = tuple(self.plan.current_step(i) for i in range(len(self.plan.groups)))
         else:
-            self._steps = tuple(g.action["step"] for g in self.plan.groups)
+            self._steps = tuple(g.step for g in self.plan.groups)
         self._done()

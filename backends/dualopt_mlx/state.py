@@ -58,7 +58,7 @@ class State:
         self._slot = {name: first[place] for name, place in of.items()}
         self.tree: Tree = {"memory": memory, "scalars": {}, "control": {}}
         self._add_slots(self._slot)
-        self.write(plan.groups[0].action["step"])
+        self.write(plan.groups[0].step)
 
     def _add_slots(self, names: Iterable[str]) -> None:
         for name in names:

@@ -50,15 +50,16 @@ def can_compile() -> bool:
 
 
 @lru_cache(maxsize=256)
-def kernel(parts: tuple[Part, ...], name: str, keys: tuple[str, ...]) -> Kernel:
-    """One compiled in-place update for all rows with these parts: (θ, g, k, *state), 1-D, of one length."""
+def kernel(parts: tuple[Part, ...], name: str, keys: tuple[str, ...], measured: tuple[str, ...]) -> Kernel:
+    """One compiled in-place update for all rows with these parts: (θ, k, *evidence, *state), 1-D, of one length."""
     row = Row(name, *parts)  # type: ignore[arg-type]
     scalars = tuple(row.needs)
 
-    def update(theta: torch.Tensor, gradient: torch.Tensor, k: torch.Tensor, *state: torch.Tensor) -> None:
-        kept = dict(zip(keys, state, strict=True))
+    def update(theta: torch.Tensor, k: torch.Tensor, *arrays: torch.Tensor) -> None:
+        evidence = {key: working(x) for key, x in zip(measured, arrays, strict=False)}
+        kept = dict(zip(keys, arrays[len(measured) :], strict=True))
         named = dict(zip(scalars, k.unbind(), strict=True))
-        moved, s = step(COMPILED, row, working(theta), kept, {"gradient": working(gradient)}, named)
+        moved, s = step(COMPILED, row, working(theta), kept, evidence, named)
         theta.copy_(moved)
         for key, old in kept.items():
             old.copy_(s[key])
@@ -113,7 +114,7 @@ class Executor:
         planned: PlannedGroup,
         theta: Tensors,
         state: Mapping[str, Tensors],
-        gradient: Tensors,
+        evidence: Mapping[str, Tensors],
         k: Mapping[str, Mapping[str, float]],
     ) -> None:
         """One update of a group, in place on `theta` and `state`."""
@@ -122,13 +123,13 @@ class Executor:
             big = sum(x.numel() for x in theta.values()) >= COMPILE_FROM
             fits = {n: x for n, x in theta.items() if x.numel() >= KERNEL_FROM and _plain_storage(x, state[n])}
             if (self.compiled or big) and fits:
-                self._launch(planned, fits, state, gradient, k)
+                self._launch(planned, fits, state, evidence, k)
                 rest = {n: x for n, x in theta.items() if n not in fits}
         moved = self._plain(
             planned,
             {n: working(x) for n, x in rest.items()},
             {n: state[n] for n in rest},
-            {n: working(gradient[n]) for n in rest},
+            {n: {key: working(x) for key, x in evidence[n].items()} for n in rest},
             {n: k[n] for n in rest},
         )
         for name, (new, s) in moved.items():
@@ -141,7 +142,7 @@ class Executor:
         planned: PlannedGroup,
         theta: Tensors,
         state: Mapping[str, Tensors],
-        gradient: Tensors,
+        evidence: Mapping[str, Tensors],
         k: Mapping[str, Mapping[str, float]],
     ) -> None:
         """The compiled route: one kernel call per tensor."""
@@ -151,10 +152,10 @@ class Executor:
             at = id(values), x.device
             if at not in slots:
                 slots[at] = self.scalar_tensor(values, (planned.group.name, len(slots)), x)
-            keys = tuple(state[name])
-            update = kernel(planned.row.parts, planned.row.name, keys)
-            arrays = [flat(state[name][key]) for key in keys]
-            update(flat(x), flat(gradient[name].contiguous()), slots[at], *arrays)
+            keys, measured = tuple(state[name]), tuple(evidence[name])
+            update = kernel(planned.row.parts, planned.row.name, keys, measured)
+            arrays = [flat(evidence[name][key].contiguous()) for key in measured]
+            update(flat(x), slots[at], *arrays, *(flat(state[name][key]) for key in keys))
             torch.autograd.graph.increment_version(x)  # as every in-place operation does
 
 
@@ -163,11 +164,11 @@ def functional(tier: str) -> Execute:
     run = Executor(tier, compiled=can_compile() or False if tier == "fast" else False)
 
     def execute(
-        planned: PlannedGroup, theta: Any, state: Any, gradient: Any, k: Any
+        planned: PlannedGroup, theta: Any, state: Any, evidence: Any, k: Any
     ) -> dict[str, tuple[torch.Tensor, Tensors]]:
         new = {name: x.clone() for name, x in theta.items()}
         kept = {name: {key: x.clone() for key, x in s.items()} for name, s in state.items()}
-        run(planned, new, kept, gradient, k)
+        run(planned, new, kept, evidence, k)
         return {name: (new[name], kept[name]) for name in new}
 
     return execute

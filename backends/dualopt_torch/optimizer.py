@@ -20,6 +20,7 @@ from dualopt.plan import Plan, Proposal, check_gradient
 from dualopt.recipe import Recipe
 
 from .execute import Executor
+from .namespace import FAST
 from .parameters import Named, named_parameters
 from .saving import Saving
 
@@ -31,8 +32,8 @@ class Optimizer(Saving, torch.optim.Optimizer):
     count, ``lr`` (the current η) and ``step`` (its peak). Without a schedule in the recipe ``lr`` may be
     written by torch's schedulers; with one it is written here, and a second writer is an error.
 
-    ``state[p]`` holds the row's memories (float32 for half-precision parameters) and ``tau``, the count
-    that this parameter has lived.
+    ``state[p]`` holds the row's memories (float32 for half-precision parameters), ``tau``, the count that this
+    parameter has lived, and running sums of the host if the row has some.
 
     Args:
         model: a module or a mapping; tied parameters count once.
@@ -66,13 +67,13 @@ class Optimizer(Saving, torch.optim.Optimizer):
         self.plan.warn_if_too_fine({n: str(p.dtype).removeprefix("torch.") for n, p in self._named.items()})
         self._ready: Proposal | None = None
         self._captured = False
-        self._before: dict[str, int] = self.plan.saved_counts()
+        self._before = self.plan.saved_counts(), self.plan.saved_sums()
         groups = [
             {
                 "params": [(name, self._named[name]) for name in g.names],
                 "name": g.group.name,
                 "optimizer": g.group.optimizer,
-                "lr": g.action["step"],
+                "lr": g.step,
                 "tau": 0,
                 **g.action,
             }
@@ -125,7 +126,8 @@ class Optimizer(Saving, torch.optim.Optimizer):
             if names:
                 theta = {name: self._named[name].detach() for name in names}
                 state = {name: self._state(name) for name in names}
-                self._execute(group, theta, state, {name: gradients[name] for name in names}, proposal.scalars)
+                evidence = {name: {"gradient": gradients[name]} for name in names}
+                self._execute(group, theta, state, evidence, proposal.scalars)
         self._finish(proposal, gradients)
         return loss
 
@@ -139,7 +141,7 @@ class Optimizer(Saving, torch.optim.Optimizer):
         self._roll_back()
         chosen = [n for n, p in self._named.items() if p.requires_grad] if names is None else list(names)
         proposal = self._propose(count, chosen)
-        self._before = self.plan.saved_counts()
+        self._before = self.plan.saved_counts(), self.plan.saved_sums()
         self.plan.commit(proposal)
         self._ready = proposal
 
@@ -213,7 +215,7 @@ class Optimizer(Saving, torch.optim.Optimizer):
     def _roll_back(self) -> None:
         """Undo an `advance` that no step has used; a captured step runs unseen, and has used it."""
         if self._ready is not None and not self._captured:
-            self.plan.restore(self._before)
+            self.plan.restore(*self._before)
             self._ready = None
 
     def _finish(self, proposal: Proposal, gradients: Mapping[str, torch.Tensor]) -> None:
@@ -223,7 +225,7 @@ class Optimizer(Saving, torch.optim.Optimizer):
         self._ready = None
         self._captured = _recorded(gradients)
         for name in gradients:
-            self.state[self._named[name]]["tau"] = self.plan.counts[name]
+            self.state[self._named[name]].update(tau=self.plan.counts[name], **self.plan.sums[name])
         for i, group in enumerate(self.param_groups):
             group["tau"] = self.plan.tau
             if self.plan.scheduled:
@@ -235,11 +237,11 @@ class Optimizer(Saving, torch.optim.Optimizer):
         kept = self.state[p]
         if "tau" not in kept:
             kept["tau"] = 0
-            row = self.plan.groups[self.plan.group_of[name]].row
+            planned = self.plan.groups[self.plan.group_of[name]]
             dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
-            like = torch.zeros_like(p, dtype=dtype, memory_format=torch.contiguous_format)
-            kept.update(row.init(torch, like))
-        return {key: x for key, x in kept.items() if key != "tau"}
+            start = planned.start(FAST, name, p.detach().to(dtype, memory_format=torch.contiguous_format))
+            kept.update({key: x.contiguous() for key, x in start.items()})
+        return {key: x for key, x in kept.items() if isinstance(x, torch.Tensor)}
 
     def _check(self, gradients: Mapping[str, torch.Tensor]) -> bool:
         """False for an update to skip. Raises GradientError for gradients that do not fit."""

@@ -17,6 +17,7 @@ from dualopt.errors import CheckpointError
 from dualopt.plan import RUN, Plan, Proposal
 
 from .arrays import HALF, to_numpy
+from .namespace import FAST
 from .parameters import Named
 
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
@@ -30,7 +31,7 @@ class Saving(torch.optim.Optimizer):
     _written: list[float]
     _ready: Proposal | None
     _captured: bool
-    _before: dict[str, int]
+    _before: tuple[dict[str, int], dict[str, dict[str, float]]]
 
     def _roll_back(self) -> None:
         """Undo an `advance` that no step has used."""
@@ -57,14 +58,15 @@ class Saving(torch.optim.Optimizer):
         state = {by_index[i]: dict(values) for i, values in saved.items() if 0 <= i < len(by_index)}
         counts = {RUN: max((int(g.get("tau", 0)) for g in groups), default=0)}
         counts |= {name: int(state.get(name, {}).get("tau", 0)) for name in self._named}
-        memories = {name: {k: x for k, x in values.items() if k != "tau"} for name, values in state.items()}
+        memories = {n: {k: x for k, x in values.items() if isinstance(x, torch.Tensor)} for n, values in state.items()}
+        sums = {n: {k: x for k, x in values.items() if isinstance(x, float)} for n, values in state.items()}
         self._check_state({n: {k: np.shape(x) for k, x in s.items()} for n, s in memories.items()}, counts)
-        before = self.plan.saved_counts()
-        self.plan.restore(counts)
+        before = self.plan.saved_counts(), self.plan.saved_sums()
+        self.plan.restore(counts, sums)
         try:
             super().load_state_dict(dict(state_dict))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            self.plan.restore(before)
+            self.plan.restore(*before)
             raise CheckpointError(f"not the state of this optimizer: {error}") from error
         self._captured = False
         self._install(memories, counts)
@@ -72,14 +74,17 @@ class Saving(torch.optim.Optimizer):
 
     def snapshot(self) -> Snapshot:
         """Parameters, state and counts as numpy arrays: the portable checkpoint, without an unused `advance`."""
-        counts = self.plan.saved_counts() if self._ready is None or self._captured else self._before
+        used = self._ready is None or self._captured
+        counts, sums = (self.plan.saved_counts(), self.plan.saved_sums()) if used else self._before
         parameters = {name: to_numpy(p) for name, p in self._named.items()}
         state = {
-            name: {key: to_numpy(x) for key, x in self.state[p].items() if key != "tau"} if p in self.state else {}
+            name: {k: to_numpy(x) for k, x in self.state[p].items() if isinstance(x, torch.Tensor)}
+            if p in self.state
+            else {}
             for name, p in self._named.items()
         }
         dtypes = {name: HALF[p.dtype] for name, p in self._named.items() if p.dtype in HALF}
-        return Snapshot(parameters, state, dict(counts), dtypes)
+        return Snapshot(parameters, state, dict(counts), dtypes, sums)
 
     @torch.no_grad()
     def restore(self, snapshot: Snapshot) -> None:
@@ -89,7 +94,7 @@ class Saving(torch.optim.Optimizer):
         state = {name: s for name, s in snapshot.state.items() if s}
         self._check_state({n: {k: tuple(x.shape) for k, x in s.items()} for n, s in state.items()}, snapshot.counts)
         self._roll_back()
-        self.plan.restore(snapshot.counts)
+        self.plan.restore(snapshot.counts, snapshot.sums)
         for name, x in snapshot.parameters.items():
             self._named[name].copy_(torch.from_numpy(np.array(x)))
         self.state.clear()
@@ -104,19 +109,19 @@ class Saving(torch.optim.Optimizer):
     def _check_state(self, shapes: Mapping[str, Mapping[str, tuple[int, ...]]], counts: Mapping[str, int]) -> None:
         """CheckpointError if saved memories are not those of this recipe's rows."""
         for name in self._named:
-            row, shape = self.plan.groups[self.plan.group_of[name]].row, tuple(self._named[name].shape)
-            keys = row.init(torch, torch.zeros(1, dtype=torch.float32)).keys()
-            expected = dict.fromkeys(keys, shape) if counts.get(name, 0) or name in shapes else {}
+            planned = self.plan.groups[self.plan.group_of[name]]
+            start = planned.start(FAST, name, self._named[name].detach().to(torch.float32))
+            expected = {k: tuple(x.shape) for k, x in start.items()} if counts.get(name, 0) or name in shapes else {}
             if dict(shapes.get(name, {})) != expected:
                 raise CheckpointError(
-                    f"state of {name!r}: saved {dict(shapes.get(name, {}))}, {row.name} keeps {expected}"
+                    f"state of {name!r}: saved {dict(shapes.get(name, {}))}, {planned.row.name} keeps {expected}"
                 )
 
     def _install(self, state: Mapping[str, Mapping[str, torch.Tensor]], counts: Mapping[str, int]) -> None:
         """Put saved memories in place in the working type, whatever the parameter's own."""
         for name, memories in state.items():
             p = self._named[name]
-            kept: dict[str, Any] = {"tau": counts[name]}
+            kept: dict[str, Any] = {"tau": counts[name], **self.plan.sums[name]}
             for key, x in memories.items():
                 dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
                 kept[key] = x.to(device=p.device, dtype=dtype, copy=True, memory_format=torch.contiguous_format)

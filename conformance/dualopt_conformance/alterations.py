@@ -21,7 +21,7 @@ from dualopt.recursion import Action, Namespace, Row
 from dualopt.storage import rounded
 from dualopt.views import View
 
-from .walk import Arrays, Moved, States, Step
+from .walk import Arrays, Moved, States, Step, measured
 
 Array = np.ndarray[Any, Any]
 Scalars = dict[str, float]
@@ -130,7 +130,7 @@ def altered(
         moved: dict[str, tuple[Array, Arrays]] = {}
         for names in [[name] for name in theta] if apart else [list(theta)]:
             one, two, three = ({name: each[name] for name in names} for each in (here, kept, arriving))
-            moved |= execute(group, one, two, three, k)
+            moved |= execute(group, one, two, measured(three), k)
         found = {}
         for name, (x, s) in moved.items():
             asked = {key: s[key] for key in state[name]}  # a changed memory may have passed on more

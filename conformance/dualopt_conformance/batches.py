@@ -42,7 +42,7 @@ class Batch:
             replace(self.planned, row=row),
             {name: xp.array(x) for name, x in self.theta.items()},
             {name: {key: xp.array(x) for key, x in s.items()} for name, s in self.state.items()},
-            {name: xp.array(x) for name, x in self.gradient.items()},
+            {name: {"gradient": xp.array(x)} for name, x in self.gradient.items()},
             self.scalars,
         )
         return {name: {**s, "": theta} for name, (theta, s) in moved.items()}

@@ -30,7 +30,7 @@ from dualopt.shrink import Cautious
 from .cases import Case
 from .digests import digest_of, tensors_of
 from .metric import ulp
-from .walk import Arrays, Moment, Moved, States, Step, checkpoints, moments, walk
+from .walk import Arrays, Moment, Moved, States, Step, checkpoints, measured, moments, walk
 
 Array = np.ndarray[Any, Any]
 Tensors = dict[str, Array]
@@ -125,7 +125,7 @@ def step_of(backend: Backend, tier: str, dtype: str) -> Step:
             planned,
             {n: backend.from_numpy(x, dtype) for n, x in theta.items()},
             {n: {k: backend.from_numpy(x, "float32") for k, x in s.items()} for n, s in state.items()},
-            {n: backend.from_numpy(x, dtype) for n, x in gradient.items()},
+            measured({n: backend.from_numpy(x, dtype) for n, x in gradient.items()}),
             proposal.scalars,
         )
         return {n: (backend.to_numpy(x), {k: backend.to_numpy(y) for k, y in s.items()}) for n, (x, s) in moved.items()}
@@ -174,7 +174,7 @@ def _double(exactly: bool) -> Step:
             for name, k in proposal.scalars.items()
         }
         wide = {n: {k: x.astype(np.float64) for k, x in s.items()} for n, s in state.items()}
-        return execute(planned, _wide(theta), wide, _wide(gradient), scalars)
+        return execute(planned, _wide(theta), wide, measured(_wide(gradient)), scalars)
 
     return step
 

@@ -49,8 +49,13 @@ class Moment:
 def by_scalars(execute: Execute) -> Step:
     """The step of an executor of numpy arrays."""
     return lambda planned, theta, state, gradient, proposal: execute(
-        planned, dict(theta), {n: dict(s) for n, s in state.items()}, dict(gradient), proposal.scalars
+        planned, dict(theta), {n: dict(s) for n, s in state.items()}, measured(gradient), proposal.scalars
     )
+
+
+def measured(gradient: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The evidence that consists of gradients alone."""
+    return {name: {"gradient": g} for name, g in gradient.items()}
 
 
 def walk(case: Case, updates: int | None = None, step: Step | None = None) -> Iterator[Moment]:
@@ -59,7 +64,7 @@ def walk(case: Case, updates: int | None = None, step: Step | None = None) -> It
     plan = Plan(case.recipe, dict(case.shapes))
     (planned,) = plan.groups
     theta = case.parameters()
-    state: dict[str, Arrays] = {name: planned.row.init(np, x) for name, x in theta.items()}
+    state: dict[str, Arrays] = {name: planned.start(np, name, x) for name, x in theta.items()}
     increments = case.increments(updates)
     for t, (gradient, dtau) in enumerate(zip(case.gradients(updates), increments, strict=True), 1):
         proposal = plan.propose(dtau, gradient)
@@ -75,7 +80,7 @@ def digest_of_start(case: Case) -> int:
     """The digest of θ and state before the first update."""
     planned = Plan(case.recipe, dict(case.shapes)).groups[0]
     theta = case.parameters()
-    return digest_of(theta, {name: planned.row.init(np, x) for name, x in theta.items()})
+    return digest_of(theta, {name: planned.start(np, name, x) for name, x in theta.items()})
 
 
 def checkpoints(updates: int) -> list[int]:

@@ -1,0 +1,63 @@
+"""What a row of the catalogue consists of before its options are chosen, and how it meets a motion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..counts import half_life
+from ..motion import ADDITIVE
+from ..recursion import Direction, Memory, Signal
+from .ways import WAYS
+
+Options = Mapping[str, Any]  # coordinate -> checked value
+Parts = tuple[Signal, Memory, Direction]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A named optimizer.
+
+    Attributes:
+        name: as recipes write it.
+        summary: one line.
+        source: arXiv id, or who published it where.
+        own: the coordinates that its signal, memory and direction read, with their defaults, and defaults of
+            its motion where they are not the motion's.
+        parts: options -> signal, memory and direction.
+        least_ndim: options -> dimensions that its parameters have at least; 0: any shape, elementwise.
+        motion: the one it was published with.
+        ours: what of it is not in the source.
+    """
+
+    name: str
+    summary: str
+    source: str
+    own: Mapping[str, Any]
+    parts: Callable[[Options], Parts]
+    least_ndim: Callable[[Options], int] = lambda options: 0
+    motion: str = ADDITIVE
+    ours: str = ""
+
+    def under(self, motion: str) -> dict[str, Any]:
+        """All coordinates with their defaults when θ moves by `motion`; None: optional."""
+        way = WAYS[motion]
+        own = {key: value for key, value in self.own.items() if key not in way.replaces}
+        merged = {**own, **way.defaults}
+        return {**merged, **own, "motion": motion} if motion == self.motion else {**merged, "motion": motion}
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """All coordinates with their defaults, as published."""
+        return self.under(self.motion)
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """The coordinates that this row reads, as published."""
+        return tuple(self.defaults)
+
+
+def retained(beta: float) -> float:
+    """The half-life, in updates, of a retention per update."""
+    return half_life(beta, 1)
