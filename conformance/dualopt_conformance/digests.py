@@ -7,11 +7,12 @@ VARIANT/SITUATION/EXPERIMENT/UPDATE/PARAMETER/KEY      a state array
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from dualopt.digest import digest_array
+from dualopt.digest import Words, places, total, words
 
 Array = np.ndarray[Any, Any]
 DATAFLOW = ("m", "v")  # the order in which an update computes; θ is last
@@ -26,8 +27,16 @@ def tensors_of(params: Mapping[str, Array], state: Mapping[str, Mapping[str, Arr
 
 
 def digest_of(params: Mapping[str, Array], state: Mapping[str, Mapping[str, Array]]) -> int:
-    """The 64-bit digest of θ and state after one update."""
-    return sum(digest_array(name, x) for name, x in tensors_of(params, state)) % 2**64
+    """The 64-bit digest of θ and state after one update, as `dualopt.digest` has it, of all arrays at once."""
+    named = list(tensors_of(params, state))
+    where = _places(tuple((name, x.size) for name, x in named))
+    return total(np.concatenate([words(x) for _, x in named]), where)
+
+
+@lru_cache(maxsize=64)
+def _places(sizes: tuple[tuple[str, int], ...]) -> Words:
+    """The places of arrays one after the other: the same for every update of a run."""
+    return np.concatenate([places(name, 0, size) for name, size in sizes])
 
 
 def spoken(tensor: str) -> str:
