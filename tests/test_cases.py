@@ -14,7 +14,7 @@ from dualopt_conformance import closed, experiments, pins
 from dualopt_conformance.cases import CASES, LATE, SITUATIONS, Case, chosen
 from dualopt_conformance.digests import digest_of
 from dualopt_conformance.probe import flushes
-from dualopt_conformance.walk import checkpoints, digest_of_start, moments, walk
+from dualopt_conformance.walk import checkpoints, digest_of_start, moments, proposed, start, walk
 
 COMPILED_QUICKLY = ("muon.in_out/usual",)
 SHORT, SHORTER = 24, 7  # updates in the quick tests, and of rows with products
@@ -152,6 +152,29 @@ def test_walk_is_the_recursion() -> None:
             state = {n: {k: np.zeros_like(x) for k in ("m", "v")} for n, x in full.items()}
             assert digest_of(full, state) == digest_of_start(case)
         before = moment
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.endswith(("/usual", "/bfloat16"))])
+def test_what_is_proposed_depends_on_counts_alone(name: str) -> None:
+    """The proposal of an update, without those before it, is that of the walk through all of them."""
+    length = 40
+    through = {m.update: m for m in walk(CASES[name], length, lambda planned, theta, state, *_: {
+        n: (x, state[n]) for n, x in theta.items()
+    })}  # fmt: skip
+    for t, planned, proposal in proposed(CASES[name], moments(length)):
+        assert proposal == through[t].proposal
+        assert planned.row == through[t].planned.row
+    assert t == length
+
+
+def test_the_start_is_the_rows_own() -> None:
+    """State before the first update is what `init` makes, zeros or not."""
+    theta, state = start(CASES["adamw/usual"])
+    known = experiments.reference(CASES["adamw/usual"], 2)
+    for name, arrays in state.items():
+        assert known[f"adamw/usual/start/1/{name}"].tobytes() == theta[name].tobytes()
+        for key, x in arrays.items():
+            assert known[f"adamw/usual/start/1/{name}/{key}"].tobytes() == x.tobytes()
 
 
 def test_undecided_signs_are_found() -> None:

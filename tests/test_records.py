@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -346,6 +348,27 @@ def test_what_cannot_run(
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert status("list") == 0
     assert len(capsys.readouterr().out.splitlines()) == len(CASES)
+
+
+def test_no_reference_outlives_its_recorder(tmp_path: Path) -> None:
+    """Not even one that was killed."""
+    code = (
+        "import os, sys; from pathlib import Path; from dualopt_conformance.cases import CASES; "
+        "from dualopt_conformance.references import Reference; "
+        "print(Reference(Path(sys.argv[1]), list(CASES))._process.pid, flush=True); os._exit(1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, check=False)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            os.kill(int(done.stdout), 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(int(done.stdout), signal.SIGKILL)
+        pytest.fail("the reference still runs")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ from dualopt.shrink import Cautious
 from .cases import Case
 from .digests import digest_of, tensors_of
 from .metric import ulp
-from .walk import Arrays, Moment, Moved, States, Step, checkpoints, moments, walk
+from .walk import Arrays, Moment, Moved, States, Step, checkpoints, moments, proposed, start, walk
 
 Array = np.ndarray[Any, Any]
 Tensors = dict[str, Array]
@@ -56,24 +56,24 @@ def reference(case: Case, updates: int | None = None, *, oracle: bool = True) ->
     out: Tensors = {}
     digests = []
     undecided = {name: np.zeros(shape, np.int32) for name, shape in case.shapes.items()}
-    before = case.parameters()
-    state: States = {}
+    before: tuple[Arrays, States] = start(case)
+    proposals = []
     for moment in walk(case, length):
         t = moment.update
-        state = state or {n: {k: np.zeros_like(x) for k, x in s.items()} for n, s in moment.state_after.items()}
+        proposals.append(moment.proposal)
         if t in at:
-            out |= _named(f"start/{t}", before, state)
+            out |= _named(f"start/{t}", *before)
         if t in at | kept:
             out |= _named(f"after/{t}", moment.theta_after, moment.state_after)
         for name, unsure in _unsure(moment).items():
             undecided[name] = np.where((undecided[name] == 0) & unsure, np.int32(t), undecided[name])
-        before, state = dict(moment.theta_after), moment.state_after
-        digests.append(digest_of(before, state))
+        before = moment.theta_after, moment.state_after
+        digests.append(digest_of(*before))
     out["digests"] = np.array(digests, np.uint64)
     out |= {f"undecided/{name}": x for name, x in undecided.items()}
     if oracle and case.situation.name == "usual":
         for key, exactly in (("oracle", False), ("oracle_exact", True)):
-            for moment in walk(case, length, _double(exactly)):
+            for moment in walk(case, length, _double(exactly), proposals):
                 if moment.update in kept and moment.update >= min(ORACLE_FROM, length):
                     out |= {f"{key}/{moment.update}/{n}": x for n, x in moment.theta_after.items()}
     return {f"{case.id}/{key}": x for key, x in out.items()}
@@ -139,29 +139,12 @@ def restarted(case: Case, known: Mapping[str, Array], updates: int) -> Iterator[
     What they leave, `theta_after` and `state_after`, is what they began with: no update is carried out.
     Raises: KeyError for a start state that `known` lacks.
     """
-    at = moments(updates)
-    for moment in walk(case, max(at), nothing):
-        if moment.update not in at:
-            continue
-        prefix = f"{case.id}/start/{moment.update}"
+    for t, planned, proposal in proposed(case, moments(updates)):
+        prefix, gradient = f"{case.id}/start/{t}", case.gradient(t)
         theta = {n: known[f"{prefix}/{n}"] for n in case.shapes}
-        state = {n: {k: known[f"{prefix}/{n}/{k}"] for k in s} for n, s in moment.state_after.items()}
-        live = {n: theta[n] for n in moment.gradient}
-        yield Moment(
-            moment.update,
-            moment.planned,
-            moment.proposal,
-            live,
-            {n: state[n] for n in live},
-            moment.gradient,
-            theta,
-            state,
-        )
-
-
-def nothing(planned: PlannedGroup, theta: Arrays, state: States, gradient: Arrays, proposal: Proposal) -> Moved:
-    """The step that moves nothing: a walk with it gives gradients, clocks and scalars alone."""
-    return {name: (x, state[name]) for name, x in theta.items()}
+        state = {n: {k: known[f"{prefix}/{n}/{k}"] for k in planned.row.init(np, x)} for n, x in theta.items()}
+        live = {n: theta[n] for n in gradient}
+        yield Moment(t, planned, proposal, live, {n: state[n] for n in live}, gradient, theta, state)
 
 
 def _double(exactly: bool) -> Step:
