@@ -20,8 +20,11 @@ from dualopt import ENTRIES
 from dualopt.catalog import complete, entry
 from dualopt.catalog import row as row_of
 from dualopt.counts import Count
-from dualopt.directions.norm_balls import MUON_SCALES, NORMS, SpectralBall
+from dualopt.directions.norm_balls import MUON_SCALES, NORMS
 from dualopt.errors import RecipeError, nearest
+from dualopt.exact import Overlay, exact
+from dualopt.executor import executor
+from dualopt.plan import Plan
 from dualopt.recipe import Group, Recipe
 from dualopt.recursion import Row, Shape
 from dualopt.schedules import Schedule
@@ -191,8 +194,18 @@ class Case:
 
     @cached_property
     def spectral(self) -> bool:
-        """True if the direction multiplies matrices."""
-        return isinstance(getattr(self.row.direction, "geometry", None), SpectralBall)
+        """True if an update multiplies matrices: found out by carrying one out."""
+        name, shape = next((name, shape) for name, shape in self.shapes.items() if 0 not in shape)
+        plan, tier, products = Plan(self.recipe, {name: shape}), exact(np), []
+
+        def noticed(a: Array, b: Array) -> Array:
+            products.append((a.shape, b.shape))
+            return np.asarray(tier.matmul(a, b))
+
+        (planned,), theta = plan.groups, np.ones(shape, np.float32)
+        arrays = {name: theta}, {name: planned.row.init(np, theta)}, {name: theta}
+        executor(Overlay(tier, "noticing", matmul=noticed))(planned, *arrays, plan.propose(None, [name]).scalars)
+        return bool(products)
 
     @property
     def updates(self) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dualopt.digest import digest_array
+from dualopt.namespace import TIERS
 
 from . import closed
 from .bench import Bench, tensor_of
@@ -121,7 +122,18 @@ def _same_thing(records: Sequence[Record]) -> list[str]:
                 f"the scalars derived on the host differ between {first.label} and {record.label} in {odd[0]}"
                 f"{f' and {len(odd) - 1} more cases' if odd[1:] else ''}: their C libraries round differently"
             )
-    return warnings
+    return [*_left_out(records, common), *warnings]
+
+
+def _left_out(records: Sequence[Record], common: set[str]) -> Iterator[str]:
+    """What a verdict on these records says nothing about."""
+    if len(common) < len(CASES):
+        yield f"{len(common)} of the suite's {len(CASES)} cases were compared"
+    missing = [tier for tier in TIERS if not all(tier in record.tiers for record in records)]
+    if missing:
+        yield f"the {' and '.join(missing)} tier was not compared"
+    if not all(record.manifest["closed"] for record in records):
+        yield "the closed loop was not compared"
 
 
 def _check_reference(record: Record, name: str) -> None:

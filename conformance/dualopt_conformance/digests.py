@@ -15,13 +15,18 @@ import numpy as np
 from dualopt.digest import Words, places, total, words
 
 Array = np.ndarray[Any, Any]
-DATAFLOW = ("m", "v")  # the order in which an update computes; θ is last
+DATAFLOW = ("m", "v")  # the order in which an update computes, channel by channel; other state follows, θ is last
+
+
+def _stage(key: str) -> tuple[int, str]:
+    name = key.partition("_")[0]
+    return DATAFLOW.index(name) if name in DATAFLOW else len(DATAFLOW), key
 
 
 def tensors_of(params: Mapping[str, Array], state: Mapping[str, Mapping[str, Array]]) -> Iterator[tuple[str, Array]]:
     """(name or name/key, array) of all parameters and state: for every parameter state first, then θ."""
     for name, theta in params.items():
-        for key in sorted(state[name], key=lambda k: (DATAFLOW.index(k) if k in DATAFLOW else len(DATAFLOW), k)):
+        for key in sorted(state[name], key=_stage):
             yield f"{name}/{key}", state[name][key]
         yield name, theta
 

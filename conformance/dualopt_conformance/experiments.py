@@ -24,6 +24,7 @@ from dualopt.executor import executor
 from dualopt.memory import blend
 from dualopt.namespace import Backend
 from dualopt.plan import PlannedGroup, Proposal
+from dualopt.recursion import Row
 from dualopt.replay import drive
 from dualopt.shrink import Cautious
 
@@ -38,15 +39,15 @@ UNDECIDED = 16  # ulp of what a sign was computed from, below which rounding cou
 ORACLE_FROM = 10  # updates; before, no error has gathered
 
 
-def decides(planned: PlannedGroup) -> bool:
+def decides(row: Row) -> bool:
     """True if the row takes signs or masks, which rounding may turn."""
-    geometry, shrink = getattr(planned.row.direction, "geometry", None), getattr(planned.row.motion, "shrink", None)
+    geometry, shrink = getattr(row.direction, "geometry", None), getattr(row.motion, "shrink", None)
     return isinstance(geometry, Sign | SignBall) or isinstance(shrink, Cautious)
 
 
 def judged_freely(case: Case) -> bool:
     """False for rows that multiply matrices and take masks: their free runs in the fast tier are only shown."""
-    return not (case.spectral and isinstance(getattr(case.row.motion, "shrink", None), Cautious))
+    return not (case.spectral and decides(case.row))
 
 
 def reference(case: Case, updates: int | None = None, *, oracle: bool = True) -> Tensors:
@@ -168,7 +169,7 @@ def _wide(arrays: Arrays) -> dict[str, Array]:
 
 def _unsure(moment: Moment) -> dict[str, Array]:
     """Where z, or θ under a mask, is so small beside what it was computed from that rounding decides its sign."""
-    if not decides(moment.planned):
+    if not decides(moment.planned.row):
         return {}
     masked = isinstance(getattr(moment.planned.row.motion, "shrink", None), Cautious)
     found = {}
