@@ -6,7 +6,7 @@ VARIANT/SITUATION/EXPERIMENT/UPDATE/PARAMETER/KEY      a state array
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -32,10 +32,15 @@ def tensors_of(params: Mapping[str, Array], state: Mapping[str, Mapping[str, Arr
 
 
 def digest_of(params: Mapping[str, Array], state: Mapping[str, Mapping[str, Array]]) -> int:
-    """The 64-bit digest of θ and state after one update, as `dualopt.digest` has it, of all arrays at once."""
-    named = list(tensors_of(params, state))
-    where = _places(tuple((name, x.size) for name, x in named))
-    return total(np.concatenate([words(x) for _, x in named]), where)
+    """The 64-bit digest of θ and state after one update, as `dualopt.digest` has it."""
+    return digest_of_all(tensors_of(params, state))
+
+
+def digest_of_all(named: Iterable[tuple[str, Array]]) -> int:
+    """The same of tensors by name; all of them are mixed at once."""
+    names, arrays = zip(*named, strict=True)
+    where = _places(tuple((name, x.size) for name, x in zip(names, arrays, strict=True)))
+    return total(np.concatenate([words(x) for x in arrays]), where)
 
 
 @lru_cache(maxsize=64)
