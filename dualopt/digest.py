@@ -19,6 +19,8 @@ from .checkpoint import Snapshot
 
 Words = np.ndarray[Any, np.dtype[np.uint64]]
 
+BLOCK = 2**15  # elements that are mixed at a time: what the mixing needs besides stays in the cache
+
 
 def mix(x: Words) -> Words:
     """A bijection of 64-bit words in which every input bit reaches every output bit."""
@@ -27,13 +29,30 @@ def mix(x: Words) -> Words:
     return x ^ (x >> np.uint64(31))
 
 
+def places(name: str, start: int, size: int) -> Words:
+    """What every element of an array adds to its bits: a word for its name and its flat index, from `start` on."""
+    key = np.uint64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
+    return mix(np.arange(start, start + size, dtype=np.uint64) + key)
+
+
+def words(x: np.ndarray[Any, Any]) -> Words:
+    """The bits of every element, in C order."""
+    bits = np.ascontiguousarray(x).reshape(-1)
+    return bits.view(f"u{bits.dtype.itemsize}").astype(np.uint64)
+
+
+def total(bits: Words, where: Words) -> int:
+    """The sum over elements with these bits in these `places`."""
+    return int(mix(bits + where).sum(dtype=np.uint64))
+
+
 def digest_array(name: str, x: np.ndarray[Any, Any], start: int = 0) -> int:
     """The share of one array, or of the part of it that begins at flat index `start`."""
-    bits = np.ascontiguousarray(x).reshape(-1)
-    bits = bits.view(f"u{bits.dtype.itemsize}").astype(np.uint64)
-    key = np.uint64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
-    index = np.arange(start, start + bits.size, dtype=np.uint64)
-    return int(mix(bits + mix(index + key)).sum(dtype=np.uint64))
+    flat, found = np.ascontiguousarray(x).reshape(-1), 0
+    for at in range(0, flat.size, BLOCK):
+        block = words(flat[at : at + BLOCK])
+        found += total(block, places(name, start + at, block.size))
+    return found % 2**64
 
 
 def digest(arrays: Iterable[tuple[str, np.ndarray[Any, Any]]]) -> str:

@@ -11,10 +11,12 @@ from dualopt.errors import RecipeError
 from dualopt.namespace import Backend, load
 from dualopt.storage import rounded
 from dualopt_conformance import closed, experiments, pins
+from dualopt_conformance.bench import Bench
 from dualopt_conformance.cases import CASES, LATE, SITUATIONS, Case, chosen
-from dualopt_conformance.digests import digest_of
+from dualopt_conformance.compare import LEARNED
+from dualopt_conformance.digests import digest_of, tensors_of
 from dualopt_conformance.probe import flushes
-from dualopt_conformance.walk import checkpoints, digest_of_start, moments, walk
+from dualopt_conformance.walk import checkpoints, digest_of_start, moments, proposed, start, walk
 
 COMPILED_QUICKLY = ("muon.in_out/usual",)
 SHORT, SHORTER = 24, 7  # updates in the quick tests, and of rows with products
@@ -154,6 +156,29 @@ def test_walk_is_the_recursion() -> None:
         before = moment
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if name.endswith(("/usual", "/bfloat16"))])
+def test_what_is_proposed_depends_on_counts_alone(name: str) -> None:
+    """The proposal of an update, without those before it, is that of the walk through all of them."""
+    length = 40
+    through = {m.update: m for m in walk(CASES[name], length, lambda planned, theta, state, *_: {
+        n: (x, state[n]) for n, x in theta.items()
+    })}  # fmt: skip
+    for t, planned, proposal in proposed(CASES[name], moments(length)):
+        assert proposal == through[t].proposal
+        assert planned.row == through[t].planned.row
+    assert t == length
+
+
+def test_the_start_is_the_rows_own() -> None:
+    """State before the first update is what `init` makes, zeros or not."""
+    theta, state = start(CASES["adamw/usual"])
+    known = experiments.reference(CASES["adamw/usual"], 2)
+    for name, arrays in state.items():
+        assert known[f"adamw/usual/start/1/{name}"].tobytes() == theta[name].tobytes()
+        for key, x in arrays.items():
+            assert known[f"adamw/usual/start/1/{name}/{key}"].tobytes() == x.tobytes()
+
+
 def test_undecided_signs_are_found() -> None:
     """Elements whose readout cancels are marked from the update on in which it does."""
     case = CASES["adamw.strict/usual"]
@@ -165,7 +190,47 @@ def test_undecided_signs_are_found() -> None:
     )
 
 
+# ---- what follows from the rows themselves
+
+
+@pytest.mark.parametrize("name", [f"{row}/usual" for row in ENTRIES])
+def test_rows_that_decide_say_so(name: str) -> None:
+    """Where the bounds find a decision that rounding could turn, free runs look for such elements, too."""
+    case = CASES[name]
+    bench = Bench(case, experiments.reference(case, case.updates, oracle=False))
+    assert experiments.decides(case.row) or case.spectral or not any(a.unsure.any() for a in bench.allowed.values())
+
+
+def test_products_are_noticed() -> None:
+    assert CASES["muon/usual"].spectral
+    assert CASES["scionc.spectral_conv/usual"].spectral
+    assert not any(CASES[f"{name}/usual"].spectral for name in ("adamw", "scionc.row", "scionc.frobenius", "sgdm"))
+
+
+@pytest.mark.parametrize(("name", "circulates"), [("adamw", False), ("lion", False), ("scionc.row", False),
+                                                  ("adam_l2", True), ("sgdm.nesterov", True)])  # fmt: skip
+def test_where_errors_circulate(name: str, circulates: bool) -> None:
+    """θ enters the memories of rows with an L2 penalty."""
+    case = CASES[f"{name}/usual"]
+    assert Bench(case, experiments.reference(case, oracle=False)).circulates == circulates
+
+
+def test_state_comes_before_parameters_and_in_the_order_of_the_recursion() -> None:
+    x = np.zeros(1, np.float32)
+    state = dict.fromkeys(("z", "v_in", "m_out", "v", "m_in", "m"), x)
+    assert [n for n, _ in tensors_of({"w": x}, {"w": state})] == [
+        "w/m", "w/m_in", "w/m_out", "w/v", "w/v_in", "w/z", "w",
+    ]  # fmt: skip
+
+
 # ---- the closed loop
+
+
+@pytest.mark.parametrize("row", ENTRIES)
+def test_every_row_learns_in_the_closed_loop(row: str) -> None:
+    """As `compare` asks of it: a row that does not needs another step in `closed.STEPS`."""
+    losses, _ = closed.run(row, closed.SEEDS[0], closed.load_text(), load("numpy"), "fast")
+    assert closed.final(losses) < LEARNED * losses[0]
 
 
 def test_gradients_of_the_closed_loop() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dualopt import namespace, tensors
+from dualopt.errors import CheckpointError
 from dualopt.namespace import Backend
 
 pytest.importorskip("typer")
@@ -21,6 +22,7 @@ from typer.testing import CliRunner, Result
 from dualopt import cli
 from dualopt.cli.app import app
 from dualopt.cli.work import FRAMEWORKS
+from dualopt.workload.run import Run, first_parting
 
 ROOT = Path(__file__).parents[1]
 TINY = ["--layers", "1", "--width", "16", "--heads", "2", "--context", "16", "--batch", "4"]
@@ -227,15 +229,23 @@ def test_train_and_resume(tmp_path: Path) -> None:
 
 
 @some_framework
-def test_digests_of_two_runs_agree(tmp_path: Path) -> None:
-    options = ["train", "--framework", PRESENT[0], *TINY, "--updates", 3, "--no-plot", "--digests", "--tier", "exact"]
-    logs = []
-    for name in "ab":
-        run(*options, "--out", tmp_path / name)
-        lines = (tmp_path / name / PRESENT[0] / "metrics.jsonl").read_text().splitlines()
-        logs.append([row["digest"] for row in map(json.loads, lines) if "digest" in row])
-    assert logs[0] == logs[1]
-    assert len(set(logs[0])) == 3
+def test_logs_tell_where_two_runs_parted(tmp_path: Path) -> None:
+    """Every update of every log has its digest, unless it is declined; the same bits have the same digests."""
+    options = ["train", "--framework", PRESENT[0], *TINY, "--no-plot", "--tier", "exact"]
+    runs = {}
+    for name, more in {"a": (), "b": (), "seed": ("--seed", 1), "declined": ("--no-digests",)}.items():
+        run(*options, "--updates", 3, *more, "--out", tmp_path / name)
+        runs[name] = Run.open(tmp_path / name / PRESENT[0])
+    digests = [[row["digest"] for row in found.rows() if "loss" in row] for found in (runs["a"], runs["b"])]
+    assert digests[0] == digests[1]
+    assert len(set(digests[0])) == 3
+    assert first_parting(runs["a"], runs["b"]) is None
+    assert first_parting(runs["a"], runs["seed"]) == 1
+    lines = (runs["b"].path / "metrics.jsonl").read_text()
+    (runs["b"].path / "metrics.jsonl").write_text(lines.replace(digests[1][1], "0" * 16))
+    assert first_parting(runs["a"], runs["b"]) == 2
+    with pytest.raises(CheckpointError, match="no digest of the same update"):
+        first_parting(runs["a"], runs["declined"])
 
 
 @some_framework

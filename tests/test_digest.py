@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualopt.digest import digest, digest_array
+from dualopt.digest import BLOCK, digest, digest_array
 from dualopt.generator import Stream
+from dualopt_conformance.digests import digest_of_all
 
 A, B = Stream(0, "a").bell((5, 7)), Stream(0, "b").bell((3,))
 
@@ -24,6 +25,14 @@ def test_every_bit_matters(index, bit):
     other = A.copy()
     other.view(np.uint32).reshape(-1)[index] ^= np.uint32(1) << np.uint32(bit)
     assert digest([("a", other)]) != digest([("a", A)])
+
+
+def test_blocks_do_not_matter():
+    """An array longer than a block, whole, in parts that end within blocks, and mixed with others at once."""
+    long = Stream(0, "long").bell((2 * BLOCK + 7,))
+    whole = digest_array("long", long)
+    assert whole == (digest_array("long", long[:999]) + digest_array("long", long[999:], start=999)) % 2**64
+    assert digest_of_all([("a", A), ("long", long)]) == (whole + digest_array("a", A)) % 2**64
 
 
 def test_places_and_names_matter():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -343,9 +345,69 @@ def test_what_cannot_run(
     assert not out.exists()
 
 
+def test_the_recorder_switches_tf32_off(tmp_path: Path) -> None:
+    """Also where a library reads its switch once, unless somebody has set it; then the backend refuses (or not)."""
+    code = (
+        "import atexit, os; from dualopt_conformance.cli import main; "
+        "atexit.register(lambda: print(os.environ['MLX_ENABLE_TF32'])); "
+        "main(['record', '--backend', 'nothing', '--out', 'x'])"
+    )
+    kept = {key: value for key, value in os.environ.items() if key != "MLX_ENABLE_TF32"}
+    for env, told in ((kept, "0"), ({**kept, "MLX_ENABLE_TF32": "1"}, "1")):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
+        assert done.stdout.strip() == told
+
+
+def test_a_crash_is_no_verdict(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dualopt_conformance.cli.compare", lambda *_: 1 // 0)
+    assert status("compare", "anything") == 3
+    assert "a defect" in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dualopt_conformance.cli.compare", lambda *_: pytest.fail("the records were judged"))
+    (tmp_path / "file").write_text("")
+    assert status("report", "anything", "--out", tmp_path / "file") == 3
+    assert "file" in capsys.readouterr().err
+
+
+def test_what_was_left_out_is_said(two: tuple[Path, Path], tmp_path: Path) -> None:
+    """A verdict on a part of the suite does not read like one on all of it."""
+    warnings = compare(two).warnings
+    assert f"{len(GLOBS)} of the suite's {len(CASES)} cases were compared" in warnings
+    assert not any("tier" in w or "loop" in w for w in warnings)
+    part = recorded(tmp_path / "part", "numpy", "--tier", "exact", "--without-loop")
+    warnings = compare((two[0], part)).warnings
+    assert "the fast tier was not compared" in warnings
+    assert "the closed loop was not compared" in warnings
+
+
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert status("list") == 0
     assert len(capsys.readouterr().out.splitlines()) == len(CASES)
+
+
+def test_no_reference_outlives_its_recorder(tmp_path: Path) -> None:
+    """Not even one that was killed."""
+    code = (
+        "import os, sys; from pathlib import Path; from dualopt_conformance.cases import CASES; "
+        "from dualopt_conformance.references import Reference; "
+        "print(Reference(Path(sys.argv[1]), list(CASES))._process.pid, flush=True); os._exit(1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, check=False)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            os.kill(int(done.stdout), 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(int(done.stdout), signal.SIGKILL)
+        pytest.fail("the reference still runs")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,9 @@ def curves(path: Path, runs: Sequence[tuple[str, str, Run]]) -> None:
         for row, here, run in runs:
             if here != framework:
                 continue
-            points = [(r["count"], r["validation_loss"]) for r in run.rows() if "validation_loss" in r and r["count"] > 0]
+            points = [
+                (r["count"], r["validation_loss"]) for r in run.rows() if "validation_loss" in r and r["count"] > 0
+            ]
             style = (
                 {"color": "black", "linewidth": 2.5, "zorder": 3}
                 if row == "adamw"

@@ -98,7 +98,15 @@ def markdown(results: Iterable[Result]) -> str:
     lines = [head, "|---|---|---|---|---|---|---|---|"]
     for r in listed:
         apart = r.loss - base[r.framework]
-        verdict = "baseline" if r.row == "adamw" else "at or below" if apart <= 0 else "within" if apart <= MARGIN else "above"
+        verdict = (
+            "baseline"
+            if r.row == "adamw"
+            else "at or below"
+            if apart <= 0
+            else "within"
+            if apart <= MARGIN
+            else "above"
+        )
         grid = ", ".join(f"{step:.3g}: {loss:.3f}" for step, loss in sorted(r.tried.items()))
         lines.append(
             f"| `{r.row}` | {r.framework} | {ROWS[r.row].trains} | {r.step:.3g} | {grid} | {r.loss:.3f} | {apart:+.3f} | {verdict} |"
@@ -108,7 +116,7 @@ def markdown(results: Iterable[Result]) -> str:
         [
             "# Rows of the catalogue on the small GPT",
             "",
-            f"{UPDATES} updates of 16 sequences of 64 bytes; validation loss in nats per byte. \"within\": at most "
+            f'{UPDATES} updates of 16 sequences of 64 bytes; validation loss in nats per byte. "within": at most '
             f"{MARGIN} above AdamW's on the same framework. The step is the best of the grid with seed 0; the figure "
             "reported is of another run, with seed 1. Made by `python -m benchmarks.gpt_rows.run` "
             f"({made}).",
@@ -143,7 +151,8 @@ def main() -> None:
     results.sort(key=lambda r: (r.framework != "torch", r.loss))
     (asked.out / "table.md").write_text(markdown(results), encoding="utf-8")
     table = [
-        {"row": r.row, "framework": r.framework, "step": r.step, "loss": r.loss, "tried": dict(r.tried)} for r in results
+        {"row": r.row, "framework": r.framework, "step": r.step, "loss": r.loss, "tried": dict(r.tried)}
+        for r in results
     ]
     (asked.out / "table.json").write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
     curves(asked.out / "curves.png", [(r.row, r.framework, r.run) for r in results])

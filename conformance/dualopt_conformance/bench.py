@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from dualopt.exact import exact
+from dualopt.executor import executor
 from dualopt.plan import PlannedGroup
-from dualopt.signal import Gradient
 
 from .budgets import Allowed, allowed, judge
 from .cases import Case
@@ -19,7 +20,7 @@ from .experiments import restarted
 from .manifest import NotComparableError, Record
 from .metric import scaled_ulp
 from .verdict import FAIL, FLUSHED, PASS, Check, Finding
-from .walk import Moment, checkpoints
+from .walk import Arrays, Moment, States, by_scalars, checkpoints
 
 Array = np.ndarray[Any, Any]
 
@@ -81,13 +82,32 @@ class Bench:
         """The array as the row sees it."""
         return np.asarray(self.planned.views[place.tensor.partition("/")[0]].apply(np, x))
 
+    @cached_property
+    def circulates(self) -> bool:
+        """True if a state array is made from θ or from another one (found out by trying), so that errors pass on."""
+        m = self.moments[0]
+        step = by_scalars(executor(exact(np)))
+
+        def state_of(theta: Arrays, state: States) -> dict[tuple[str, str], bytes]:
+            with np.errstate(all="ignore"):
+                moved = step(m.planned, theta, state, m.gradient, m.proposal)
+            return {(n, key): x.tobytes() for n, (_, s) in moved.items() for key, x in s.items()}
+
+        plain = state_of(m.theta, m.state)
+        keys = {key for s in m.state.values() for key in s}
+        for changed in ("", *sorted(keys)):
+            theta = m.theta if changed else {n: x + np.float32(1) for n, x in m.theta.items()}
+            state = {n: {k: x + np.float32(k == changed) for k, x in s.items()} for n, s in m.state.items()}
+            if any(x != plain[at] for at, x in state_of(theta, state).items() if at[1] != changed):
+                return True
+        return False
+
     def budget(self, tensor: str) -> float:
         """B: the largest derived bound of a tensor in lockstep, in the unit of `judge`.
 
-        Where the signal reads θ, errors circulate, and B is the largest of the parameter's tensors.
+        Where errors circulate B is the largest of the parameter's tensors.
         """
-        name = tensor.partition("/")[0]
-        circulate = not isinstance(self.planned.row.signal, Gradient)
+        name, circulate = tensor.partition("/")[0], self.circulates
         return max(
             (
                 judge(one, one.value.astype(np.float32)).derived

@@ -11,17 +11,20 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
 from dualopt import ENTRIES
-from dualopt.catalog import complete, entry
+from dualopt.catalog import complete, least_ndim
 from dualopt.catalog import row as row_of
 from dualopt.counts import Count
-from dualopt.directions.norm_balls import MUON_SCALES, NORMS, SpectralBall
+from dualopt.directions.norm_balls import MUON_SCALES, NORMS
 from dualopt.errors import RecipeError, nearest
+from dualopt.exact import Overlay, exact
+from dualopt.executor import executor
+from dualopt.plan import Plan
 from dualopt.recipe import Group, Recipe
 from dualopt.recursion import Row, Shape
 from dualopt.schedules import Schedule
@@ -173,7 +176,7 @@ class Case:
     def dtype(self) -> str:
         return self.situation.dtype
 
-    @property
+    @cached_property
     def recipe(self) -> Recipe:
         """In samples; a schedule's lengths are in mean increments."""
         mean = sum(self.situation.increments) // 2
@@ -184,25 +187,35 @@ class Case:
             stated["drives"] = drives
         return Recipe((Group.from_dict(self.table),), Count("samples", per_update=mean), Schedule(**stated))
 
-    @property
+    @cached_property
     def row(self) -> Row:
         group = self.recipe.groups[0]
         return row_of(group.optimizer, complete(group.optimizer, group.options))
 
-    @property
+    @cached_property
     def spectral(self) -> bool:
-        """True if the direction multiplies matrices."""
-        return isinstance(getattr(self.row.direction, "geometry", None), SpectralBall)
+        """True if an update multiplies matrices: found out by carrying one out."""
+        name, shape = next((name, shape) for name, shape in self.shapes.items() if 0 not in shape)
+        plan, tier, products = Plan(self.recipe, {name: shape}), exact(np), []
+
+        def noticed(a: Array, b: Array) -> Array:
+            products.append((a.shape, b.shape))
+            return np.asarray(tier.matmul(a, b))
+
+        (planned,), theta = plan.groups, np.ones(shape, np.float32)
+        arrays = {name: theta}, {name: planned.start(np, name, theta)}, {name: {"gradient": theta}}
+        executor(Overlay(tier, "noticing", matmul=noticed))(planned, *arrays, plan.propose(None, [name]).scalars)
+        return bool(products)
 
     @property
     def updates(self) -> int:
         """The length of the free run."""
         return self.situation.spectral if self.spectral else self.situation.updates
 
-    @property
+    @cached_property
     def shapes(self) -> Mapping[str, Shape]:
         group = self.recipe.groups[0]
-        least = entry(group.optimizer).least_ndim(complete(group.optimizer, group.options))
+        least = least_ndim(group.optimizer, complete(group.optimizer, group.options))
         if self.table.get("norm") == "spectral_conv":
             return KERNELS
         if self.table.get("orientation") == "in_out":
@@ -218,10 +231,12 @@ class Case:
 
     def gradients(self, updates: int | None = None) -> Iterator[dict[str, Array]]:
         """One {name: array} per update; "late" has none before update `LATE`."""
-        length = self.updates if updates is None else updates
+        return map(self.gradient, range(1, (self.updates if updates is None else updates) + 1))
+
+    def gradient(self, update: int) -> dict[str, Array]:
+        """Those of one update, counted from 1."""
         every = {n: _series(self.situation.kinds, s, self.updates, n, self.dtype) for n, s in self.shapes.items()}
-        for t in range(length):
-            yield {n: x[t] for n, x in every.items() if n != "late" or t + 1 >= LATE}
+        return {n: x[update - 1] for n, x in every.items() if n != "late" or update >= LATE}
 
     def increments(self, updates: int | None = None) -> list[int]:
         least, most = self.situation.increments

@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -24,6 +26,8 @@ from .compare import compare
 from .manifest import NotComparableError
 from .verdict import COULD_NOT_RUN, NOT_COMPARABLE, NUMERIC_FAILURE, OK, Verdict
 
+# What a library reads once, before it can be told otherwise: float32 products are float32 products.
+FULL_PRECISION = {"MLX_ENABLE_TF32": "0"}
 EPILOG = "Exit status: 0 everything holds, 1 numbers differ, 2 the records cannot be compared, 3 it could not be run."
 
 
@@ -64,6 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _stop(error, COULD_NOT_RUN)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception:  # status 1, Python's own for a crash, says that numbers differ
+        traceback.print_exc()
+        _stop(DualoptError("this is a defect: please report it with the lines above"), COULD_NOT_RUN)
 
 
 def _stop(error: Exception, status: int) -> NoReturn:
@@ -122,6 +129,8 @@ def _list(parsed: argparse.Namespace) -> int:
 def _record(parsed: argparse.Namespace) -> int:
     from .record import record
 
+    for name, value in FULL_PRECISION.items():
+        os.environ.setdefault(name, value)
     progress = Progress()
     path = record(
         parsed.out,
@@ -161,6 +170,7 @@ def _report(parsed: argparse.Namespace) -> int:
     from .mutants import examine_all
     from .report import terminal, write
 
+    parsed.out.mkdir(parents=True, exist_ok=True)  # first: the work is not lost to a place that cannot be written
     verdict = _judged(parsed.records)
     progress = Progress()
     table = None if parsed.without_mutants else examine_all(progress)

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from dualopt.digest import digest_array
+from dualopt.namespace import TIERS
 
 from . import closed
 from .bench import Bench, tensor_of
 from .bitwise import together
 from .cases import CASES
 from .checks import alone
-from .manifest import REFERENCE, NotComparableError, Record, hashes, load
+from .digests import digest_of_all
+from .manifest import REFERENCE, Array, NotComparableError, Record, hashes, load
 from .pins import pinned
 from .verdict import FAIL, PASS, Check, Finding, Side, Verdict
 from .walk import checkpoints, digest_of_start, moments
@@ -41,10 +42,11 @@ def compare(directories: Sequence[str | Path], show: Show = lambda what, done, o
     cases = [name for name in CASES if all(name in record.cases for record in records)]
     tiers = [tier for tier in records[0].tiers if all(tier in record.tiers for record in records)]
     checks: list[Check] = []
+    references = [_by_case(record.arrays[REFERENCE]) for record in records]
     for i, name in enumerate(cases):
         show(name, i, len(cases))
-        for record in records:
-            _check_reference(record, name)
+        for record, reference in zip(records, references, strict=True):
+            _check_reference(record.label, name, reference.get(name, {}))
         bench = Bench(CASES[name], records[0].arrays[REFERENCE])
         for tier in tiers:
             for record in records:
@@ -121,28 +123,47 @@ def _same_thing(records: Sequence[Record]) -> list[str]:
                 f"the scalars derived on the host differ between {first.label} and {record.label} in {odd[0]}"
                 f"{f' and {len(odd) - 1} more cases' if odd[1:] else ''}: their C libraries round differently"
             )
-    return warnings
+    return [*_left_out(records, common), *warnings]
 
 
-def _check_reference(record: Record, name: str) -> None:
-    """The reference in a record is that of this suite. NotComparableError if it is not."""
+def _left_out(records: Sequence[Record], common: set[str]) -> Iterator[str]:
+    """What a verdict on these records says nothing about."""
+    if len(common) < len(CASES):
+        yield f"{len(common)} of the suite's {len(CASES)} cases were compared"
+    missing = [tier for tier in TIERS if not all(tier in record.tiers for record in records)]
+    if missing:
+        yield f"the {' and '.join(missing)} tier was not compared"
+    if not all(record.manifest["closed"] for record in records):
+        yield "the closed loop was not compared"
+
+
+def _by_case(arrays: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+    """{case: {the rest of the key: array}}."""
+    found: dict[str, dict[str, Array]] = {}
+    for key, x in arrays.items():
+        variant, situation, *rest = key.split("/", 2)
+        found.setdefault(f"{variant}/{situation}", {})["".join(rest)] = x
+    return found
+
+
+def _check_reference(label: str, name: str, mine: Mapping[str, Array]) -> None:
+    """The reference of a case in a record is that of this suite. NotComparableError if it is not."""
     case, pins = CASES[name], pinned()[name]
-    mine = {key: x for key, x in record.arrays[REFERENCE].items() if key.startswith(f"{name}/")}
-    digests: dict[str, int] = {}
+    together: dict[str, dict[str, Array]] = {}
     for key, x in mine.items():
-        experiment, update, tensor = key.split("/", 4)[2:] if key.count("/") > 3 else ("", "", "")
+        experiment, update, tensor = (*key.split("/", 2), "", "")[:3]
         if experiment in ("start", "after"):
-            place = f"{experiment}/{update}"
-            digests[place] = (digests.get(place, 0) + digest_array(tensor, x)) % 2**64
+            together.setdefault(f"{experiment}/{update}", {})[tensor] = x
+    digests = {place: digest_of_all(named.items()) for place, named in together.items()}
     marks = moments(case.updates)
     wanted = {f"after/{t}": t for t in (*checkpoints(case.updates), *marks)} | {f"start/{t}": t - 1 for t in marks}
     for place, t in wanted.items():
         known = pins["digests"].get(str(t)) if t else f"{digest_of_start(case):016x}"
         if f"{digests.get(place, 0):016x}" != known:
-            raise NotComparableError(f"{record.label}: {name}/{place} is not the reference of this suite; record again")
-    undecided = {key: x for key, x in mine.items() if key.startswith(f"{name}/undecided/")}
+            raise NotComparableError(f"{label}: {name}/{place} is not the reference of this suite; record again")
+    undecided = {f"{name}/{key}": x for key, x in mine.items() if key.startswith("undecided/")}
     if hashes(undecided).get(f"{name}/undecided") != pins["undecided"]:
-        raise NotComparableError(f"{record.label}: {name}/undecided is not that of this suite; record again")
+        raise NotComparableError(f"{label}: {name}/undecided is not that of this suite; record again")
 
 
 def _closed(left: Record, right: Record, tier: str) -> Iterator[Check]:

@@ -24,13 +24,14 @@ from dualopt.executor import executor
 from dualopt.memory import blend
 from dualopt.namespace import Backend
 from dualopt.plan import PlannedGroup, Proposal
+from dualopt.recursion import Row
 from dualopt.replay import drive
 from dualopt.shrink import Cautious
 
 from .cases import Case
 from .digests import digest_of, tensors_of
 from .metric import ulp
-from .walk import Arrays, Moment, Moved, States, Step, checkpoints, measured, moments, walk
+from .walk import Arrays, Moment, Moved, States, Step, checkpoints, measured, moments, proposed, start, walk
 
 Array = np.ndarray[Any, Any]
 Tensors = dict[str, Array]
@@ -38,15 +39,15 @@ UNDECIDED = 16  # ulp of what a sign was computed from, below which rounding cou
 ORACLE_FROM = 10  # updates; before, no error has gathered
 
 
-def decides(planned: PlannedGroup) -> bool:
+def decides(row: Row) -> bool:
     """True if the row takes signs or masks, which rounding may turn."""
-    geometry, shrink = getattr(planned.row.direction, "geometry", None), getattr(planned.row.motion, "shrink", None)
+    geometry, shrink = getattr(row.direction, "geometry", None), getattr(row.motion, "shrink", None)
     return isinstance(geometry, Sign | SignBall) or isinstance(shrink, Cautious)
 
 
 def judged_freely(case: Case) -> bool:
     """False for rows that multiply matrices and take masks: their free runs in the fast tier are only shown."""
-    return not (case.spectral and isinstance(getattr(case.row.motion, "shrink", None), Cautious))
+    return not (case.spectral and decides(case.row))
 
 
 def reference(case: Case, updates: int | None = None, *, oracle: bool = True) -> Tensors:
@@ -56,24 +57,24 @@ def reference(case: Case, updates: int | None = None, *, oracle: bool = True) ->
     out: Tensors = {}
     digests = []
     undecided = {name: np.zeros(shape, np.int32) for name, shape in case.shapes.items()}
-    before = case.parameters()
-    state: States = {}
+    before: tuple[Arrays, States] = start(case)
+    proposals = []
     for moment in walk(case, length):
         t = moment.update
-        state = state or {n: {k: np.zeros_like(x) for k, x in s.items()} for n, s in moment.state_after.items()}
+        proposals.append(moment.proposal)
         if t in at:
-            out |= _named(f"start/{t}", before, state)
+            out |= _named(f"start/{t}", *before)
         if t in at | kept:
             out |= _named(f"after/{t}", moment.theta_after, moment.state_after)
         for name, unsure in _unsure(moment).items():
             undecided[name] = np.where((undecided[name] == 0) & unsure, np.int32(t), undecided[name])
-        before, state = dict(moment.theta_after), moment.state_after
-        digests.append(digest_of(before, state))
+        before = moment.theta_after, moment.state_after
+        digests.append(digest_of(*before))
     out["digests"] = np.array(digests, np.uint64)
     out |= {f"undecided/{name}": x for name, x in undecided.items()}
     if oracle and case.situation.name == "usual":
         for key, exactly in (("oracle", False), ("oracle_exact", True)):
-            for moment in walk(case, length, _double(exactly)):
+            for moment in walk(case, length, _double(exactly), proposals):
                 if moment.update in kept and moment.update >= min(ORACLE_FROM, length):
                     out |= {f"{key}/{moment.update}/{n}": x for n, x in moment.theta_after.items()}
     return {f"{case.id}/{key}": x for key, x in out.items()}
@@ -139,29 +140,12 @@ def restarted(case: Case, known: Mapping[str, Array], updates: int) -> Iterator[
     What they leave, `theta_after` and `state_after`, is what they began with: no update is carried out.
     Raises: KeyError for a start state that `known` lacks.
     """
-    at = moments(updates)
-    for moment in walk(case, max(at), nothing):
-        if moment.update not in at:
-            continue
-        prefix = f"{case.id}/start/{moment.update}"
+    for t, planned, proposal in proposed(case, moments(updates)):
+        prefix, gradient = f"{case.id}/start/{t}", case.gradient(t)
         theta = {n: known[f"{prefix}/{n}"] for n in case.shapes}
-        state = {n: {k: known[f"{prefix}/{n}/{k}"] for k in s} for n, s in moment.state_after.items()}
-        live = {n: theta[n] for n in moment.gradient}
-        yield Moment(
-            moment.update,
-            moment.planned,
-            moment.proposal,
-            live,
-            {n: state[n] for n in live},
-            moment.gradient,
-            theta,
-            state,
-        )
-
-
-def nothing(planned: PlannedGroup, theta: Arrays, state: States, gradient: Arrays, proposal: Proposal) -> Moved:
-    """The step that moves nothing: a walk with it gives gradients, clocks and scalars alone."""
-    return {name: (x, state[name]) for name, x in theta.items()}
+        state = {n: {k: known[f"{prefix}/{n}/{k}"] for k in planned.start(np, n, x)} for n, x in theta.items()}
+        live = {n: theta[n] for n in gradient}
+        yield Moment(t, planned, proposal, live, {n: state[n] for n in live}, gradient, theta, state)
 
 
 def _double(exactly: bool) -> Step:
@@ -185,7 +169,7 @@ def _wide(arrays: Arrays) -> dict[str, Array]:
 
 def _unsure(moment: Moment) -> dict[str, Array]:
     """Where z, or θ under a mask, is so small beside what it was computed from that rounding decides its sign."""
-    if not decides(moment.planned):
+    if not decides(moment.planned.row):
         return {}
     masked = isinstance(getattr(moment.planned.row.motion, "shrink", None), Cautious)
     found = {}

@@ -1,16 +1,20 @@
 """The reference of a record, made by a process of its own: numpy needs one core, and a backend need not wait for it.
 
-``python -m dualopt_conformance.references DIR`` reads ids of cases from standard input, writes reference.safetensors
-into DIR, and what the manifest says of the cases to standard output.
+``python -m dualopt_conformance.references DIR`` reads ids of cases from the first line of standard input, writes
+reference.safetensors into DIR, and what the manifest says of the cases to standard output. It ends when its
+standard input does: however the process that started it came to its end, no reference is left running.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +28,7 @@ from dualopt.errors import DualoptError
 from . import experiments, pins
 from .cases import CASES, Case
 from .manifest import REFERENCE
-from .walk import moments, walk
+from .walk import moments, proposed
 
 Array = np.ndarray[Any, Any]
 NARROW = {"bfloat16": "BF16", "float16": "F16"}
@@ -39,18 +43,18 @@ class Reference:
 
     def __init__(self, directory: Path, cases: Sequence[str]) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(directory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._said,
             text=True,
             env=environment,
         )
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(list(cases)))
-        self._process.stdin.close()
-        self._process.stdin = None
+        with contextlib.suppress(BrokenPipeError):  # it ended at once: `result` tells why
+            print(json.dumps(list(cases)), file=self._process.stdin, flush=True)
 
     def __enter__(self) -> Reference:
         return self
@@ -58,12 +62,19 @@ class Reference:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._process.kill()
         self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._said):
+            assert stream is not None
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
 
     def result(self) -> dict[str, Any]:
         """{case: its entry in the manifest}. OffReferenceError with what the process said, if it failed."""
-        out, told = self._process.communicate()
-        if self._process.returncode:
-            raise OffReferenceError(told.strip() or f"the reference ended with status {self._process.returncode}")
+        assert self._process.stdout is not None
+        out = self._process.stdout.read()
+        if self._process.wait():
+            self._said.seek(0)
+            told = self._said.read().strip()
+            raise OffReferenceError(told or f"the reference ended with status {self._process.returncode}")
         found: dict[str, Any] = json.loads(out)
         return found
 
@@ -82,7 +93,8 @@ def narrow(cases: Mapping[str, Case], arrays: Mapping[str, Array]) -> dict[str, 
 
 def main() -> None:
     """Make it; status 1 with one line on stderr if numpy is off."""
-    cases = {name: CASES[name] for name in json.load(sys.stdin)}
+    cases = {name: CASES[name] for name in json.loads(sys.stdin.readline())}
+    threading.Thread(target=_end_with_the_input, daemon=True).start()
     found: dict[str, Array] = {}
     described = {}
     for name, case in cases.items():
@@ -99,15 +111,16 @@ def main() -> None:
     json.dump(described, sys.stdout)
 
 
+def _end_with_the_input() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
 def _described(case: Case) -> dict[str, Any]:
     """The entry of the manifest: inputs, recipe in action coordinates, derived scalars."""
-    at = moments(case.updates)
     scalars = {
-        str(moment.update): {
-            name: {key: float(x).hex() for key, x in k.items()} for name, k in moment.proposal.scalars.items()
-        }
-        for moment in walk(case, case.updates, experiments.nothing)
-        if moment.update in at
+        str(t): {name: {key: float(x).hex() for key, x in k.items()} for name, k in proposal.scalars.items()}
+        for t, _, proposal in proposed(case, moments(case.updates))
     }
     return {"inputs": case.inputs_digest(), "recipe": case.recipe.to_dict(), "scalars": scalars}
 

@@ -6,15 +6,16 @@ a lockstep experiment starts a backend from them. `checkpoints` and `moments` sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from dualopt.clock import Clock
 from dualopt.exact import exact
 from dualopt.executor import Execute, executor
-from dualopt.plan import Plan, PlannedGroup, Proposal
+from dualopt.plan import RUN, Plan, PlannedGroup, Proposal
 from dualopt.storage import rounded
 
 from .cases import LATE, Case
@@ -58,29 +59,59 @@ def measured(gradient: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: {"gradient": g} for name, g in gradient.items()}
 
 
-def walk(case: Case, updates: int | None = None, step: Step | None = None) -> Iterator[Moment]:
-    """The case update by update; `step` takes the place of numpy's exact tier."""
+def walk(
+    case: Case, updates: int | None = None, step: Step | None = None, proposals: Iterable[Proposal] | None = None
+) -> Iterator[Moment]:
+    """The case update by update; `step` takes the place of numpy's exact tier.
+
+    `proposals` are those of an earlier walk, which saves making them again.
+    """
     step = step or by_scalars(executor(exact(np)))
     plan = Plan(case.recipe, dict(case.shapes))
     (planned,) = plan.groups
-    theta = case.parameters()
-    state: dict[str, Arrays] = {name: planned.start(np, name, x) for name, x in theta.items()}
-    increments = case.increments(updates)
-    for t, (gradient, dtau) in enumerate(zip(case.gradients(updates), increments, strict=True), 1):
-        proposal = plan.propose(dtau, gradient)
+    theta, state = start(case)
+    made = _proposals(case, plan, updates) if proposals is None else proposals
+    for t, (gradient, proposal) in enumerate(zip(case.gradients(updates), made, strict=True), 1):
         here, kept = {n: theta[n] for n in gradient}, {n: state[n] for n in gradient}
         with np.errstate(under="ignore", over="ignore"):
             for name, (moved, s) in step(planned, here, kept, gradient, proposal).items():
                 theta[name], state[name] = rounded(moved, case.dtype), s
-        plan.commit(proposal)
         yield Moment(t, planned, proposal, here, kept, gradient, dict(theta), dict(state))
 
 
-def digest_of_start(case: Case) -> int:
-    """The digest of θ and state before the first update."""
-    planned = Plan(case.recipe, dict(case.shapes)).groups[0]
+def _proposals(case: Case, plan: Plan, updates: int | None) -> Iterator[Proposal]:
+    for t, dtau in enumerate(case.increments(updates), 1):
+        proposal = plan.propose(dtau, case.gradient(t))
+        plan.commit(proposal)
+        yield proposal
+
+
+def proposed(case: Case, updates: list[int]) -> Iterator[tuple[int, PlannedGroup, Proposal]]:
+    """(update, the group, what the host proposes for it); without the updates between where counts alone decide."""
+    plan = Plan(case.recipe, dict(case.shapes))
+    (planned,) = plan.groups
+    if planned.row.tally(planned.action, Clock(1, 1)):  # running sums need every update
+        made = enumerate(_proposals(case, plan, max(updates)), 1)
+        yield from ((t, planned, proposal) for t, proposal in made if t in updates)
+        return
+    increments = case.increments(max(updates))
+    for t in updates:
+        plan = Plan(case.recipe, dict(case.shapes))
+        first = {name: LATE if name == "late" else 1 for name in (RUN, *case.shapes)}
+        plan.restore({name: sum(increments[since - 1 : t - 1]) for name, since in first.items()}, {})
+        yield t, plan.groups[0], plan.propose(increments[t - 1], case.gradient(t))
+
+
+def start(case: Case) -> tuple[dict[str, Array], dict[str, Arrays]]:
+    """θ and state before the first update."""
+    (planned,) = Plan(case.recipe, dict(case.shapes)).groups
     theta = case.parameters()
-    return digest_of(theta, {name: planned.start(np, name, x) for name, x in theta.items()})
+    return theta, {name: planned.start(np, name, x) for name, x in theta.items()}
+
+
+def digest_of_start(case: Case) -> int:
+    """Their digest."""
+    return digest_of(*start(case))
 
 
 def checkpoints(updates: int) -> list[int]:

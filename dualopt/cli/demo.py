@@ -18,7 +18,7 @@ from .. import checkpoint, tensors
 from ..errors import RecipeError
 from ..workload.gradients import read
 from ..workload.model import GPTConfig, initial
-from ..workload.run import Run
+from ..workload.run import Run, first_parting
 from ..workload.text import unigram_entropy
 from . import work
 from .output import complain, emit, losses, paths, progress, say, table, warn
@@ -51,12 +51,14 @@ class Drift:
         first: the largest difference of the training losses in the first `updates` updates.
         last: the difference of the last validation losses.
         parameters: ‖θ − θ'‖ / ‖θ‖ over all final parameters.
+        parted: the first update that left another bit, None if none did.
     """
 
     updates: int
     first: float
     last: float
     parameters: float
+    parted: int | None
 
 
 def demo(
@@ -163,6 +165,7 @@ def _drift(one: Run, other: Run, updates: int) -> Drift:
         max(abs(losses[0][u] - losses[1][u]) for u in range(1, updates + 1)),
         abs(scores[0][-1] - scores[1][-1]),
         normwise(*joined),
+        first_parting(one, other),
     )
 
 
@@ -175,6 +178,7 @@ def _print(
             (f"training loss, largest in the first {drift.updates} updates", f"{drift.first:.2e}"),
             ("validation loss at the end", f"{drift.last:.2e}"),
             ("parameters at the end, relative", f"{drift.parameters:.2e}"),
+            ("first update with another bit", str(drift.parted or "none")),
         ]
         title = "Closed loop, fast tier: each framework with its own gradients"
         table(title, ("what", "difference"), rows)

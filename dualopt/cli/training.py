@@ -48,7 +48,9 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the runs in --out.")] = False,
     record: Annotated[int, typer.Option(min=0, help="Keep the gradients of the first N updates.")] = 0,
-    digests: Annotated[bool, typer.Option("--digests", help="Log a digest of all bits at every update.")] = False,
+    digests: Annotated[
+        bool, typer.Option(help="Log one digest of all bits at every update: two logs tell where they parted.")
+    ] = True,
     layers: Layers = _MODEL.layers,
     width: Width = _MODEL.width,
     heads: Heads = _MODEL.heads,

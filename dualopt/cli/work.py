@@ -121,9 +121,9 @@ def chosen(framework: str) -> tuple[str, ...]:
 
 
 def carry_out(
-    work: Work, framework: str, path: Path, *, resume: bool, show: loop.Progress, digests: bool = False
+    work: Work, framework: str, path: Path, *, resume: bool, show: loop.Progress, digests: bool = True
 ) -> Trained:
-    """Train on one framework in the run directory `path`; with `digests` every update is recorded by its digest.
+    """Train on one framework in the run directory `path`; with `digests` the log has one of every update.
 
     Raises: DualoptError.
     """

@@ -1,7 +1,8 @@
 """The directory that a training run leaves behind.
 
     manifest.json            what was run: recipe, model, settings, text, framework, versions, machine
-    metrics.jsonl            one object per update: update, count, loss, elapsed (seconds), perhaps digest;
+    metrics.jsonl            one object per update: update, count, loss, elapsed (seconds) and, unless it is declined,
+                             digest: of all bits, so that two logs tell where they parted (`first_parting`);
                              and per evaluation: update, count, validation_loss, elapsed
     checkpoint.safetensors   the last snapshot (`dualopt.checkpoint`)
     gradients.safetensors    the first gradients, if they were asked for
@@ -225,6 +226,18 @@ def compare_text(manifests: Mapping[str, Manifest]) -> None:
                 f"the runs saw different texts and cannot be compared: "
                 f"{first}: {_text(one)}, {name}: {_text(other)}; name the same text file for both"
             )
+
+
+def first_parting(one: Run, other: Run) -> int | None:
+    """The first update after which two runs differ in a bit of θ or state; None if none of those in both logs does.
+
+    Raises: CheckpointError if no update has a digest in both.
+    """
+    left, right = ({row["update"]: row["digest"] for row in run.rows() if "digest" in row} for run in (one, other))
+    common = sorted(left.keys() & right.keys())
+    if not common:
+        raise CheckpointError(f"{one.path} and {other.path} log no digest of the same update; train with --digests")
+    return next((update for update in common if left[update] != right[update]), None)
 
 
 def _line(row: Mapping[str, Any]) -> bytes:

@@ -31,13 +31,13 @@ def sides(verdict: Verdict) -> Markup | None:
     """Facts by sides; those that differ are marked."""
     if not verdict.sides:
         return None
-    head = tag("tr", tag("td"), *(tag("th", side.label, scope="col") for side in verdict.sides), tag("td"))
+    head = tag("tr", tag("td"), *(tag("th", side.label, scope="col") for side in verdict.sides))
 
-    def mark(differ: bool) -> Markup:
-        return tag("td", "≠" if differ else "", class_="differs")
+    def named(name: str, differ: bool) -> Markup:  # beside the name, which a narrow screen shows
+        return tag("th", name, tag("span", " ≠", class_="differs") if differ else "", scope="row")
 
     rows = [
-        tag("tr", tag("th", name, scope="row"), *(tag("td", value or "–") for value in values), mark(differ))
+        tag("tr", named(name, differ), *(tag("td", value or "–") for value in values))
         for name, values, differ in table.facts(verdict.sides)
     ]
     said = "≠ marks facts that differ." if len(verdict.sides) > 1 else ""
