@@ -76,11 +76,18 @@ class Averaged(Additive):
         return {"z": 1.0 * theta, "x": 1.0 * theta}  # arrays of their own
 
     def __call__(self, xp: Namespace, theta: Array, u: Arrays, s: Arrays, k: Scalars) -> tuple[Array, Arrays]:
+        return self.average(xp, {**s, "z": self.lead(xp, theta, u, s, k)}, k)
+
+    def lead(self, xp: Namespace, theta: Array, u: Arrays, s: Arrays, k: Scalars) -> Array:
+        """z+, the only one of the three that u enters."""
         along = u[AMBIENT]
         shrunk = s["z"] if self.shrink_at == "z" else theta
-        z = s["z"] + (k["eta"] * along - self.shrink(xp, shrunk, along, k))
-        x = blend(s["x"], z, k["c_x"])
-        return blend(x, z, k["c_y"]), {**s, "z": z, "x": x}
+        return s["z"] + (k["eta"] * along - self.shrink(xp, shrunk, along, k))
+
+    def average(self, xp: Namespace, s: Arrays, k: Scalars) -> tuple[Array, Arrays]:
+        """(y+, s+), with z+ in s."""
+        x = blend(s["x"], s["z"], k["c_x"])
+        return blend(x, s["z"], k["c_y"]), {**s, "x": x}
 
     def evaluate(self, xp: Namespace, theta: Array, state: Arrays, k: Scalars) -> Array:
         return state["x"]
