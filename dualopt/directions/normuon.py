@@ -63,7 +63,8 @@ class PolarRows(Stage):
         return self.first.scalars(action, clock, shape) | self.read.scalars(action, clock, shape) | rows
 
     def init(self, xp: Namespace, g: Arrays) -> Arrays:
-        rows = {key("v", channel): xp.zeros_like(x[..., :1]) for channel, x in g.items()}
+        # g is 0 here, and its sums are too; a slice of an empty array would not be standard.
+        rows = {key("v", channel): xp.sum(x, axis=-1, keepdims=True) for channel, x in g.items()}
         return self.first.init(xp, g) | rows
 
     def __call__(self, xp: Namespace, state: Arrays, g: Arrays, k: Scalars) -> Arrays:
