@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Real
 
-from .directions.norm_balls import MUON_SCALES, NORMS
+from .directions.norm_balls import NORMS
+from .directions.normuon import ROW_SCALES
 from .directions.polar import EXACT, SETS
 from .errors import RecipeError, nearest
 from .motion import MOTIONS
+from .motion.averaged import SHRUNK, WEIGHTS
 from .shrink import KINDS
 
 Value = float | str | bool
@@ -84,10 +86,29 @@ COORDINATES = {
         _half_life("shrink_half_life", "h_a: the count after which weights without updates have halved", never=True),
         Coordinate("motion", "choice", "how θ moves along the direction", choices=MOTIONS),
         Coordinate("shrink", "choice", "which entries shrink, and how shrinking follows the step", choices=KINDS),
+        Coordinate(
+            "interpolation", "number", "β: where gradients are taken, (1 − β) z + β x between z and its mean", high=1.0
+        ),
+        Coordinate(
+            "shrink_at", "choice", "averaged motion only: the point that z shrinks in proportion to", choices=SHRUNK
+        ),
+        Coordinate(
+            "averaging",
+            "choice",
+            "η of the weights η² in the mean of z: this one or the largest so far",
+            choices=WEIGHTS,
+        ),
+        Coordinate("averaging_power", "number", "r: weights in the mean grow as τ^r", high=8.0),
+        Coordinate("averaging_counts", "switch", "weights in the mean are in proportion to Δτ"),
         Coordinate("strict_mask", "switch", "cautious shrink only: an exact zero of u or θ does not shrink"),
         Coordinate("norm", "choice", "the norm whose ball the direction is steepest in", choices=NORMS),
         Coordinate("polar", "choice", "how the polar factor is computed", choices=(*SETS, EXACT)),
-        Coordinate("scale", "choice", "Muon's factor for the shape of the matrix", choices=tuple(MUON_SCALES)),
+        Coordinate(
+            "scale",
+            "choice",
+            "the length of Muon's or NorMuon's direction, by the shape of the matrix",
+            choices=tuple(ROW_SCALES),
+        ),
         Coordinate("bias_correction", "switch", "divide memories by their total weight 1 − 2^(−τ/h)"),
         Coordinate("l2", "number", "λ of a penalty ½λ‖θ‖² whose gradient enters the memories"),
         Coordinate("eps", "number", "ε added to the root of the second memory", open_low=True),

@@ -34,6 +34,10 @@ class StaleScalarsError(DualoptError, RuntimeError):
     """A traced or captured step whose scalars were not filled for this update."""
 
 
+class EvaluationError(DualoptError, RuntimeError):
+    """Training or saving asked of an optimizer whose model holds the weights to evaluate at."""
+
+
 class CheckpointError(DualoptError, ValueError):
     """A saved state that does not belong to this model, recipe or version, or is damaged."""
 

@@ -162,7 +162,8 @@ def explain(
         recipe: a `Recipe`, its tables, or the path of its file.
         scalars: also derive the scalars of the first update.
         dry: also carry out one update on zeros, in numpy, for every shape in every group.
-        count: with `scalars`, also those of the update of the usual size that ends at this count.
+        count: with `scalars`, also those of the update of the usual size that ends at this count; running sums,
+            where a row has some, are then those of updates of the usual size before it.
 
     Raises:
         RecipeError: the recipe is invalid or does not fit the model.
@@ -209,7 +210,7 @@ def _schedule(recipe: Recipe) -> str:
 
 def _group(planned: PlannedGroup) -> GroupUse:
     entry = catalog.entry(planned.group.optimizer)
-    uses = {key: Use(planned.action[key], key in planned.group.options) for key in entry.uses if key in planned.action}
+    uses = {key: Use(value, key in planned.group.options) for key, value in planned.action.items()}
     if "norm" in uses and "polar" not in planned.row.resolved:
         uses.pop("polar", None)  # only spectral norms have a polar factor
     entries = sum(view.size for view in planned.views.values())

@@ -18,6 +18,7 @@ class Stage:
     """
 
     local: ClassVar[bool] = True
+    averages: ClassVar[bool] = False  # of motions: weights are evaluated at another point than θ
 
     @property
     def apart(self) -> tuple[str, ...]:

@@ -11,8 +11,10 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
+
+import numpy as np
 
 from . import catalog
 from .clock import Clock
@@ -25,6 +27,7 @@ from .views import View, view
 
 RUN = ""  # the name under which counts hold the run's own τ
 LARGEST_SQUARED = 2.0**63  # its square, and that over a bias correction, are float32 numbers
+MOST_UPDATES = 2**22  # that `set_out` sums over: some seconds
 HALF_SPACING = {"bfloat16": 2.0**-9, "float16": 2.0**-12}  # largest relative change that rounds away
 
 
@@ -63,6 +66,22 @@ class PlannedGroup:
         """The inverse of `seen`."""
         view, apart = self.views[name], self.row.apart
         return {key: x if key in apart else view.undo(xp, x) for key, x in state.items()}
+
+    def evaluated(self, xp: Namespace, name: str, theta: Array, state: Arrays) -> Array:
+        """The parameter to evaluate at, in the working type; θ and its state as they are stored."""
+        view = self.views[name]
+        found = self.row.evaluate(xp, view.apply(xp, theta), self.seen(xp, name, state), {})
+        return view.undo(xp, found)
+
+    @cached_property
+    def sums(self) -> tuple[str, ...]:
+        """The names of the running sums that its parameters have after their first update."""
+        return tuple(self.row.tally(self.action, Clock(1, 1)))
+
+    @cached_property
+    def anchored(self) -> bool:
+        """True if the state before the first update depends on θ."""
+        return bool(self.row.motion.init(np, np.zeros((0, 0))))
 
 
 @dataclass(frozen=True)
@@ -228,9 +247,31 @@ class Plan:
         return {RUN: self.tau, **self.counts}
 
     def set_out(self, count: int) -> None:
-        """Begin at `count` instead of 0, as if all parameters had lived so long; running sums begin here."""
+        """Begin at `count` instead of 0, as if all parameters had lived through updates of the usual size.
+
+        Running sums are those of such a life, whose first update is smaller if the size does not divide `count`.
+
+        Raises:
+            RecipeError: too many updates to sum over.
+        """
+        usual = self.recipe.count.per_update
+        lived = dict.fromkeys(range(len(self.groups)), Clock(0, 0))
+        summing = [i for i, planned in enumerate(self.groups) if planned.sums]
+        ends = range(count % usual or usual, count + 1, usual) if summing else ()
+        if len(ends) > MOST_UPDATES:
+            raise RecipeError(
+                f"a count of {count} is {len(ends)} updates of per_update = {usual}, too many to sum over; "
+                "state the per_update of the run"
+            )
+        self.tau = 0
+        for tau in ends:
+            for i in summing:
+                action, q, q_shrink = self._drive(i, tau - self.tau, None, None)
+                clock = lived[i].tick(tau - self.tau, q, q_shrink)
+                lived[i] = replace(clock, sums=self.groups[i].row.tally(action, clock))
+            self.tau = tau
         self.tau, self.counts = count, dict.fromkeys(self.counts, count)
-        self.sums = {name: {} for name in self.counts}
+        self.sums = {name: lived[i].sums for name, i in self.group_of.items()}
 
     def saved_sums(self) -> dict[str, dict[str, float]]:
         """The running sums of the parameters that have some."""
@@ -258,7 +299,7 @@ class Plan:
     def _check_sums(self, name: str, sums: Mapping[str, float], count: int) -> None:
         """CheckpointError unless these are the sums that a parameter of this age has."""
         planned = self.groups[self.group_of[name]] if name in self.group_of else None
-        keys = planned.row.tally(planned.action, Clock(1, 1)).keys() if planned and count else set()
+        keys = planned.sums if planned and count else ()
         if set(sums) != set(keys) or not all(math.isfinite(x) for x in sums.values()):
             raise CheckpointError(f"saved running sums of {name!r} are {dict(sums)}; its row keeps {sorted(keys)}")
 

@@ -37,7 +37,7 @@ ANY = {"a": (5, 7), "vector": (11,), "number": (), "none": (0, 3), "cube": (2, 3
 UPDATES = 20
 NORMS = ("spectral", "spectral_max", "sign", "column", "row", "frobenius")
 CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]]]] = {
-    name: ({"optimizer": name}, MATRICES if name in ("muon", "scion", "scionc") else ANY) for name in ENTRIES
+    name: ({"optimizer": name}, MATRICES if "polar" in entry.uses else ANY) for name, entry in ENTRIES.items()
 } | {
     "nesterov_l2": ({"optimizer": "sgdm", "readout": 0.9, "l2": 0.01, "bias_correction": True}, ANY),
     "cautious": ({"optimizer": "adamw", "shrink": "cautious", "shrink_half_life": 900}, ANY),
@@ -132,8 +132,10 @@ def test_fast_is_close_to_exact(case: str) -> None:
             if local:
                 assert ulps(x, y, seen[name]) <= 4, f"{name} after update {t}"
             else:
-                # Observed 3.2e-7; the worst case of the iteration, 3.4445^5 times rounding, would be 9e-5.
-                assert np.linalg.norm(x - y) <= 2e-6 * np.linalg.norm(seen[name]), f"{name} after update {t}"
+                # The worst case of the iteration, 3.4445^5 times rounding, would be 9e-5. Observed are 3.2e-7, and
+                # 2.6e-6 in NorMuon's mean squares of single rows.
+                allowed = 1e-5 if "second_memory_half_life" in reference.resolved else 2e-6
+                assert np.linalg.norm(x - y) <= allowed * np.linalg.norm(seen[name]), f"{name} after update {t}"
 
 
 def test_the_exact_polar_factor_needs_the_fast_tier() -> None:

@@ -19,6 +19,7 @@ import dualopt
 from dualopt import ENTRIES, Count, Group, Recipe, Schedule
 from dualopt.coordinates import COORDINATES
 from dualopt.errors import CountError, RecipeError
+from dualopt.motion import MOTIONS
 from dualopt.plan import Plan
 from dualopt.recipe import NONFINITE
 from dualopt.schedules import SHAPES
@@ -198,11 +199,19 @@ def values(name: str) -> st.SearchStrategy[Any]:
     return st.floats(c.low, min(c.high, 1e300), exclude_min=c.open_low)
 
 
+def _of(row: str, key: str) -> st.SearchStrategy[Any]:
+    only = ENTRIES[row].only.get(key)
+    return st.sampled_from(only) if only else values(key)
+
+
 @st.composite
 def groups(draw: st.DrawFn, name: str) -> dict[str, Any]:
     row = draw(st.sampled_from(list(ENTRIES)))
-    chosen = draw(st.sets(st.sampled_from(ENTRIES[row].uses)))
-    options = {key: draw(values(key)) for key in sorted(chosen)}
+    motion = draw(st.sampled_from(MOTIONS))
+    uses = ENTRIES[row].under(motion).keys() - {"motion"}
+    chosen = draw(st.sets(st.sampled_from(sorted(uses))))
+    options = {key: draw(_of(row, key)) for key in sorted(chosen)}
+    options |= {"motion": motion} if motion != ENTRIES[row].motion or draw(st.booleans()) else {}
     if options.get("shrink") != "cautious":
         options.pop("strict_mask", None)
     if not options.get("norm", "spectral").startswith("spectral"):

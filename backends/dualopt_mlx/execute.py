@@ -20,6 +20,7 @@ import mlx.core as mx
 
 from dualopt.errors import RecipeError, nearest
 from dualopt.executor import Execute, executor, stored
+from dualopt.motion import Averaged
 from dualopt.namespace import TIERS
 from dualopt.plan import PlannedGroup
 from dualopt.recursion import Part, Row, Scalars, propose
@@ -50,26 +51,41 @@ def can_compile() -> bool:
 def _kernel(parts: tuple[Part, ...]) -> Kernel:
     """The update of all rows with these parts: (θ, state, evidence, k) -> (θ+, s+), all of one dimension.
 
-    One compiled function per memory, then one for θ: a function of one output writes into the buffer of
-    an input, one of several does not, and its expression would be too deep to stay in one piece.
+    One compiled function per memory, then one for θ: a function of one output writes into the buffer of an
+    input, one of several does not, and its expression would be too deep to stay in one piece. A motion that
+    averages is cut once more, after z.
     """
     row = Row("", *parts)  # type: ignore[arg-type]
+    averaged = row.motion if isinstance(row.motion, Averaged) else None
+    moving = row.motion.init(FAST, mx.zeros(0)).keys()
+    memories: dict[str, Kernel] = {}
 
     def memory(key: str) -> Kernel:
         return mx.compile(lambda theta, s, evidence, k: propose(FAST, row, theta, s, evidence, k)[1][key])
 
-    def move(theta: mx.array, s: Any, evidence: Any, k: Any) -> Any:
-        g = row.signal(FAST, theta, evidence, k)
-        return row.motion(FAST, theta, row.direction(FAST, s, g, k), s, k)
+    def direction(theta: mx.array, s: Any, evidence: Any, k: Any) -> Any:
+        return row.direction(FAST, s, row.signal(FAST, theta, evidence, k), k)
 
-    memories: dict[str, Kernel] = {}
-    motion = mx.compile(move)
+    def move(theta: mx.array, s: Any, evidence: Any, k: Any) -> Any:
+        if averaged is None:
+            moved, s = row.motion(FAST, theta, direction(theta, s, evidence, k), s, k)
+        else:
+            moved, s = averaged.average(FAST, s, k)
+        return moved, {key: s[key] for key in moving}
+
+    def lead(theta: mx.array, s: Any, evidence: Any, k: Any) -> Any:
+        return averaged and averaged.lead(FAST, theta, direction(theta, s, evidence, k), s, k)
+
+    leading, motion = mx.compile(lead), mx.compile(move)
 
     def update(theta: mx.array, state: Any, evidence: Any, k: Any) -> Any:
-        for key in state.keys() - memories.keys():
+        for key in state.keys() - moving - memories.keys():
             memories[key] = memory(key)
-        s = {key: memories[key](theta, state, evidence, k) for key in state}
-        return motion(theta, s, evidence, k)
+        s = {key: x if key in moving else memories[key](theta, state, evidence, k) for key, x in state.items()}
+        if averaged is not None:
+            s["z"] = leading(theta, s, evidence, k)
+        moved, others = motion(theta, s, evidence, k)
+        return moved, s | others
 
     return update
 

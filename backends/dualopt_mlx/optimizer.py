@@ -22,6 +22,7 @@ from dualopt.plan import Plan, Proposal
 from dualopt.recipe import Recipe
 
 from .compiling import guarded
+from .evaluation import Evaluating
 from .execute import can_compile, executor_of, finite
 from .parameters import (
     Named,
@@ -35,11 +36,10 @@ from .parameters import (
     tree_of,
     values_of,
 )
-from .saving import Saving
 from .state import Memory, State
 
 
-class Optimizer(Saving):
+class Optimizer(Evaluating):
     """Carries out a recipe on an MLX module, or on a mapping of dotted names to arrays.
 
     State is float32 whatever the parameters are; half-precision parameters are computed in float32 and
@@ -71,6 +71,7 @@ class Optimizer(Saving):
         self._steps = self._before = tuple(g.step for g in self.plan.groups)
         self._ready: Proposal | None = None
         self._used = False  # whether a trace has made use of `_ready`
+        self._aside = None
         self._initialized = True
 
     def init(self, parameters: Tree) -> None:
@@ -100,9 +101,11 @@ class Optimizer(Saving):
             GradientError, NonFiniteError: gradients that do not fit or are not finite.
             CountError: bad `count`, or one given although `advance` was called.
             StaleScalarsError: traced without `advance`.
+            EvaluationError: after `eval` without `train`.
             Parameters, state and counts are as they were then, also before an `advance`.
         """
         tree = tree_of(parameters)
+        self._require_training("update()")
         try:
             named = gradients_of(gradients, self._shapes, self._tied)
             theta = values_of(tree, named, self._shapes)
@@ -114,8 +117,7 @@ class Optimizer(Saving):
         except Exception:
             self._drop()
             raise
-        moved |= {second: moved[first] for second, first in self._tied.items() if first in moved}
-        return replaced(tree, moved) or {}
+        return replaced(tree, self._with_tied(moved)) or {}
 
     def advance(self, count: int | None = None, names: Iterable[str] | None = None) -> None:
         """The host part of the next update: derive its scalars and write them into `state`.
@@ -127,11 +129,14 @@ class Optimizer(Saving):
         Raises:
             CountError, GradientError: bad count, unknown name.
             NonFiniteError, StaleScalarsError: what the last compiled update reports.
+            EvaluationError: after `eval` without `train`.
         """
+        self._require_training("advance()")
         self._settle()
         self._drop()
         chosen = self._shapes if names is None else [self._tied.get(name, name) for name in names]
         ready = self.plan.propose(count, chosen)
+        self._begin(self._model, self._shapes)
         self._fill(self.plan.propose(count, self._shapes))  # all: a step compiled earlier may read others
         self._ready = ready
 
@@ -192,6 +197,7 @@ class Optimizer(Saving):
             self._refuse(bad)
             self._drop()
             return dict(theta)
+        self._begin(theta, theta)
         if self._ready is None:
             self._fill(proposal)
         moved, memory = self._updated(named, theta)
@@ -232,6 +238,13 @@ class Optimizer(Saving):
                 moved[name], memory[name] = x, s
         return moved, memory
 
+    def _begin(self, model: Tree, names: Iterable[str]) -> None:
+        """Let memories that start from θ start from what θ is now, where there was no update yet."""
+        groups, of, counts = self.plan.groups, self.plan.group_of, self.plan.counts
+        first = dict.fromkeys(name for name in names if groups[of[name]].anchored and not counts[name])
+        if first:
+            self._store.keep(self._start(values_of(tree_of(model), first, self._shapes)))
+
     def _proposal(self, named: Named, count: int | None) -> Proposal:
         """The update of the parameters `named`: what is ready, or a new one."""
         ready = self._ready
@@ -265,12 +278,9 @@ class Optimizer(Saving):
         report = self._store.report()
         if report is None or report.fresh:
             return
-        sums = self.plan.saved_sums()
         if report.updates == self._store.updates:
             self._steps = self._before
-        elif self._ready is not None:  # what happened is what was ready
-            sums |= {name: dict(c.sums) for name, c in self._ready.clocks.items() if c.sums}
-        self.plan.restore(report.counts, sums)
+        self.plan.restore(report.counts, report.sums)
         self._store.updates = report.updates
         self._done()
         if report.missed:

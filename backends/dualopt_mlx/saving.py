@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import mlx.core as mx
@@ -29,24 +29,24 @@ def to_numpy(x: mx.array) -> np.ndarray[Any, Any]:
     return np.array(working(x) if x.dtype in HALF else x)
 
 
-def from_snapshot(saved: Snapshot, parameters: Named, start: Memory) -> tuple[Named, Memory]:
+def from_snapshot(saved: Snapshot, parameters: Named, start: Callable[[Named], Memory]) -> tuple[Named, Memory]:
     """(parameters, memories) of a snapshot. A parameter that has never been updated may be saved without.
 
     Args:
         saved: of any backend.
         parameters: the present ones, for shapes and dtypes.
-        start: the memories before the first update.
+        start: parameters -> the memories before the first update.
 
     Raises:
         CheckpointError: other parameters, shapes, dtypes or memories.
     """
     require(saved, {name: tuple(x.shape) for name, x in parameters.items()}, where="snapshot")
-    values: Named = {}
     memory: Memory = {}
     require_dtypes(saved, {name: HALF.get(x.dtype) for name, x in parameters.items()}, where="snapshot")
+    values = {n: mx.array(np.asarray(saved.parameters[n], np.float32)).astype(x.dtype) for n, x in parameters.items()}
+    begun = start(values)
     for name, x in parameters.items():
-        values[name] = mx.array(np.asarray(saved.parameters[name], np.float32)).astype(x.dtype)
-        found, expected = saved.state.get(name, {}), start[name]
+        found, expected = saved.state.get(name, {}), begun[name]
         if not found and not saved.counts.get(name, 0):
             memory[name] = expected
             continue
@@ -68,6 +68,7 @@ class Saving(mlx_optimizers.Optimizer):
     _shapes: dict[str, Shape]
     _store: State
     _steps: tuple[float, ...]
+    _aside: Named | None  # what is trained, while the model holds the weights to evaluate at
 
     def _settle(self) -> None:
         """Take over what compiled updates did."""
@@ -77,6 +78,10 @@ class Saving(mlx_optimizers.Optimizer):
         """Nothing is ready any more; the tree says what the plan says."""
         raise NotImplementedError
 
+    def _require_training(self, what: str) -> None:
+        """EvaluationError while the model holds the weights to evaluate at."""
+        raise NotImplementedError
+
     @property
     def state(self) -> Any:
         """The tree of arrays (see `state`): capture it in `mx.compile`, save it, assign a saved one."""
@@ -84,13 +89,16 @@ class Saving(mlx_optimizers.Optimizer):
 
     @state.setter
     def state(self, saved: Any) -> None:
-        counts, updates, memory = self._store.check(saved)
-        self._install(counts, {}, updates, memory)
+        self._require_training("opt.state = ...")
+        self._install(*self._store.check(saved))
 
     def snapshot(self) -> Snapshot:
-        """Copies of the parameters of the model or mapping, state and counts: the portable checkpoint."""
+        """Copies of the parameters of the model or mapping, state and counts: the portable checkpoint.
+
+        The parameters are those that are trained, also while others are evaluated.
+        """
         self._settle()
-        parameters = values_of(tree_of(self._model), self._shapes, self._shapes)
+        parameters = values_of(tree_of(self._model), self._shapes, self._shapes) | (self._aside or {})
         here = Snapshot(
             {name: to_numpy(x) for name, x in parameters.items()},
             {name: {key: to_numpy(x) for key, x in s.items()} for name, s in self._store.tree["memory"].items()},
@@ -101,7 +109,7 @@ class Saving(mlx_optimizers.Optimizer):
         return permuted(here, {name: self._portable(name) for name in here.parameters}, self._apart())
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Continue from a snapshot of any backend: the parameters of the model or mapping, state and counts.
+        """Continue from a snapshot of any backend, in training: parameters of the model or mapping, state, counts.
 
         Raises:
             CheckpointError: it does not fit; nothing has changed then.
@@ -110,11 +118,11 @@ class Saving(mlx_optimizers.Optimizer):
         present = values_of(tree, self._shapes, self._shapes)
         inverse = {name: tuple(np.argsort(self._portable(name)).tolist()) for name in present}
         snapshot = permuted(snapshot, inverse, self._apart())
-        values, memory = from_snapshot(snapshot, present, self._start(present))
+        values, memory = from_snapshot(snapshot, present, self._start)
         updates = snapshot.counts.get(RUN, 0) // self.plan.recipe.count.per_update  # their number is not saved
         self._install(snapshot.counts, snapshot.sums, updates, memory)
-        values |= {second: values[first] for second, first in self._tied.items()}
-        merge(self._model, replaced(tree, values))
+        self._aside = None
+        merge(self._model, replaced(tree, self._with_tied(values)))
 
     def _portable(self, name: str) -> tuple[int, ...]:
         """The permutation of the axes of a parameter to those of snapshots."""
@@ -124,6 +132,10 @@ class Saving(mlx_optimizers.Optimizer):
         """The memories before the first update."""
         groups, of = self.plan.groups, self.plan.group_of
         return {name: groups[of[name]].start(FAST, name, working(x)) for name, x in parameters.items()}
+
+    def _with_tied(self, values: Named) -> Named:
+        """The same arrays, also under the further names of tied parameters."""
+        return values | {second: values[first] for second, first in self._tied.items() if first in values}
 
     def _apart(self) -> dict[str, frozenset[str]]:
         """{parameter: the keys of its state that have a shape of their own}."""

@@ -2,16 +2,19 @@
 
     step, learning_rate    as MLX users know them: number of updates, η of the first group
     count, counts          τ of the run, and of every parameter in alphabetical order
+    sums                   only if rows have running sums: their float64 as two uint32 words each, in alphabetical
+                           order of names, and of keys within; 0 before the first update of a parameter
     memory                 {name: {key: array}}, float32, in the parameter's shape
     scalars                {slot: {scalar: 0-d float32}}: what `advance` fills
-    control                fresh (scalars not used yet), increment (Δτ), and what a compiled update has to
-                           report: missed (updates without fresh scalars), nonfinite (1 + index of the name)
+    control                fresh (scalars not used yet), increment (Δτ), sums (after the update), and what a
+                           compiled update has to report: missed (updates without fresh scalars), nonfinite (1 +
+                           index of the name)
 
 The dictionaries live as long as the optimizer and only their arrays are replaced, so a compiled function
 that captured the tree keeps seeing it. What a compiled update did is known on the device first; the host
 reads it when it is needed.
 
-Parameters of one group and shape share a slot until their counts differ. Slots only ever split: a new
+Parameters of one group and shape share a slot until their counts or sums differ. Slots only ever split: a new
 assignment has more arrays, for which `mx.compile` traces again instead of reusing the old assignment.
 """
 
@@ -32,6 +35,8 @@ from .parameters import flatten, traced
 Memory = dict[str, dict[str, mx.array]]
 Tree = dict[str, Any]
 
+Sums = dict[str, dict[str, float]]
+
 TRANSIENT = ("scalars.", "control.")  # saved with the rest, and made anew by the next `advance`
 
 
@@ -44,6 +49,7 @@ class Report:
     nonfinite: str | None
     updates: int
     counts: dict[str, int]  # as `Plan.saved_counts`
+    sums: Sums  # as `Plan.saved_sums`
 
 
 class State:
@@ -52,6 +58,7 @@ class State:
     def __init__(self, plan: Plan, memory: Memory) -> None:
         self._plan = plan
         self.names = tuple(sorted(plan.counts))
+        self._summed = tuple((n, key) for n in self.names for key in sorted(plan.groups[plan.group_of[n]].sums))
         self.updates = 0
         of = {name: (i, plan.groups[i].views[name].logical) for name, i in plan.group_of.items()}
         first = {place: slot for slot, place in enumerate(dict.fromkeys(of.values()))}
@@ -66,12 +73,12 @@ class State:
             self.tree["scalars"].setdefault(str(self._slot[name]), {key: mx.array(0, mx.float32) for key in row.needs})
 
     def _split_slots(self) -> None:
-        """Give parameters whose counts have come to differ slots of their own."""
-        slots: dict[tuple[int, int], int] = {}
+        """Give parameters whose counts or sums have come to differ slots of their own."""
+        slots: dict[tuple[object, ...], int] = {}
         kept: set[int] = set()
         moved: list[str] = []
         for name, slot in self._slot.items():
-            place = slot, self._plan.counts[name]
+            place = slot, self._plan.counts[name], *self._plan.sums[name].values()
             if place not in slots:
                 slots[place] = slot if slot not in kept else len(self.tree["scalars"]) + len(moved)
                 if slot in kept:
@@ -87,7 +94,24 @@ class State:
         tree["learning_rate"] = mx.array(eta, mx.float32)
         tree["count"] = mx.array(plan.tau, mx.int64)
         tree["counts"] = mx.array(np.array([plan.counts[name] for name in self.names], np.int64))
+        if self._summed:
+            tree["sums"] = self._words(plan.sums)
         self._control(fresh=False, increment=0)
+
+    def _words(self, sums: Mapping[str, Mapping[str, float]]) -> mx.array:
+        """Running sums as an array (sums, 2) of uint32."""
+        values = [sums[name].get(key, 0.0) for name, key in self._summed]
+        return mx.array(np.array(values, np.float64).view(np.uint32).reshape(-1, 2))
+
+    def _sums(self, words: mx.array | None, counts: Mapping[str, int]) -> Sums:
+        """The inverse of `_words`, for the parameters that have been updated."""
+        found: Sums = {}
+        if words is not None:
+            values = np.array(words).view(np.float64).ravel().tolist()
+            for (name, key), value in zip(self._summed, values, strict=True):
+                if counts[name]:
+                    found.setdefault(name, {})[key] = value
+        return found
 
     def _control(self, *, fresh: bool, increment: int) -> None:
         self._written = mx.array(fresh)
@@ -97,6 +121,8 @@ class State:
             missed=mx.array(0, mx.int32),
             nonfinite=mx.array(0, mx.int32),
         )
+        if self._summed:
+            self.tree["control"]["sums"] = self.tree["sums"]
 
     def fill(self, proposal: Proposal) -> None:
         """Write the scalars of an update to come."""
@@ -109,6 +135,9 @@ class State:
                 self.tree["scalars"][str(slot)].update({key: mx.array(x, mx.float32) for key, x in k.items()})
         self.tree["learning_rate"] = mx.array(proposal.steps[0], mx.float32)
         self._control(fresh=True, increment=proposal.dtau)
+        if self._summed:
+            after = {name: clock.sums for name, clock in proposal.clocks.items()}
+            self.tree["control"]["sums"] = self._words({**self._plan.sums, **after})
 
     def scalars(self, names: Iterable[str]) -> dict[str, dict[str, mx.array]]:
         """{name: {scalar: 0-d array}}."""
@@ -132,6 +161,9 @@ class State:
         added = control["increment"] * ok.astype(mx.int64)
         tree["count"] = tree["count"] + added
         tree["counts"] = tree["counts"] + added * mx.array(np.array([name in finite for name in self.names], np.int64))
+        if self._summed:
+            there = mx.array([[name in finite] for name, _ in self._summed])
+            tree["sums"] = mx.where(mx.logical_and(ok, there), control["sums"], tree["sums"])
         tree["step"] = tree["step"] + ok.astype(mx.uint64)
         if finite:
             place = mx.array([1 + self.names.index(name) for name in finite], mx.int32)
@@ -181,13 +213,14 @@ class State:
             nonfinite=self.names[bad - 1] if bad else None,
             updates=tree["step"].item(),
             counts={RUN: tree["count"].item(), **counts},
+            sums=self._sums(tree.get("sums"), counts),
         )
         if report.fresh:
             self._written = control["fresh"]
         return report
 
-    def check(self, saved: Any) -> tuple[dict[str, int], int, Memory]:
-        """(counts, updates, memories) of a saved tree; the tree itself is left as it is.
+    def check(self, saved: Any) -> tuple[dict[str, int], Sums, int, Memory]:
+        """(counts, sums, updates, memories) of a saved tree; the tree itself is left as it is.
 
         Raises:
             CheckpointError: missing or unknown entries, other shapes or dtypes.
@@ -205,7 +238,7 @@ class State:
                 )
         counts = {RUN: flat["count"].item(), **dict(zip(self.names, flat["counts"].tolist(), strict=True))}
         memory = {name: {key: flat[f"memory.{name}.{key}"] for key in s} for name, s in self.tree["memory"].items()}
-        return counts, flat["step"].item(), memory
+        return counts, self._sums(flat.get("sums"), counts), flat["step"].item(), memory
 
 
 def _lasting(tree: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -29,6 +30,8 @@ class Stepper(Protocol):
     def state(self) -> Any: ...
 
     def update(self, model: GPT, gradients: Any, *, count: int) -> Any: ...
+
+    def evaluating(self) -> AbstractContextManager[None]: ...
 
     def snapshot(self) -> Snapshot: ...
 
@@ -58,7 +61,8 @@ class MLXTrainer:
         return {name: np.array(array.astype(mx.float32)) for name, array in flat}
 
     def evaluate(self, inputs: Array, targets: Array) -> float:
-        return _float(loss(self.model, mx.array(inputs), mx.array(targets)))
+        with self.optimizer.evaluating():
+            return _float(loss(self.model, mx.array(inputs), mx.array(targets)))
 
     def snapshot(self) -> Snapshot:
         return self.optimizer.snapshot()

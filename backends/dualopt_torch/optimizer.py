@@ -19,13 +19,13 @@ from dualopt.namespace import TIERS
 from dualopt.plan import Plan, Proposal, check_gradient
 from dualopt.recipe import Recipe
 
+from .evaluation import Evaluating
 from .execute import Executor
 from .namespace import FAST
 from .parameters import Named, named_parameters
-from .saving import Saving
 
 
-class Optimizer(Saving, torch.optim.Optimizer):
+class Optimizer(Evaluating, torch.optim.Optimizer):
     """Carries out a recipe on a torch module, or on a mapping of names to parameters.
 
     Groups are the recipe's, and hold strings and numbers only: the coordinates in the base unit of the
@@ -67,6 +67,7 @@ class Optimizer(Saving, torch.optim.Optimizer):
         self.plan.warn_if_too_fine({n: str(p.dtype).removeprefix("torch.") for n, p in self._named.items()})
         self._ready: Proposal | None = None
         self._captured = False
+        self._aside = None
         self._before = self.plan.saved_counts(), self.plan.saved_sums()
         groups = [
             {
@@ -106,7 +107,9 @@ class Optimizer(Saving, torch.optim.Optimizer):
             GradientError, NonFiniteError: bad gradients; nothing has changed.
             CountError: bad `count`, or one given although `advance` was called.
             StaleScalarsError: captured or traced without `advance`.
+            EvaluationError: after `eval` without `train`.
         """
+        self._require_training("step()")
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -137,7 +140,11 @@ class Optimizer(Saving, torch.optim.Optimizer):
         Args:
             count: Δτ of the update; default: the recipe's `per_update`.
             names: the parameters that will have gradients; default: all that require them.
+
+        Raises:
+            EvaluationError: after `eval` without `train`.
         """
+        self._require_training("advance()")
         self._roll_back()
         chosen = [n for n, p in self._named.items() if p.requires_grad] if names is None else list(names)
         proposal = self._propose(count, chosen)
@@ -232,10 +239,10 @@ class Optimizer(Saving, torch.optim.Optimizer):
                 group["lr"] = self._written[i] = proposal.steps[i]
 
     def _state(self, name: str) -> dict[str, torch.Tensor]:
-        """The memories of a parameter, made on first use in its working type."""
+        """The memories of a parameter, made before its first update in its working type."""
         p = self._named[name]
         kept = self.state[p]
-        if "tau" not in kept:
+        if not kept.get("tau"):
             kept["tau"] = 0
             planned = self.plan.groups[self.plan.group_of[name]]
             dtype = torch.float64 if p.dtype == torch.float64 else torch.float32

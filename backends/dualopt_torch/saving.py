@@ -32,6 +32,7 @@ class Saving(torch.optim.Optimizer):
     _ready: Proposal | None
     _captured: bool
     _before: tuple[dict[str, int], dict[str, dict[str, float]]]
+    _aside: dict[str, torch.Tensor] | None  # what is trained, while the model holds the weights to evaluate at
 
     def _roll_back(self) -> None:
         """Undo an `advance` that no step has used."""
@@ -73,10 +74,13 @@ class Saving(torch.optim.Optimizer):
         self._written = [group["lr"] for group in self.param_groups]
 
     def snapshot(self) -> Snapshot:
-        """Parameters, state and counts as numpy arrays: the portable checkpoint, without an unused `advance`."""
+        """Parameters, state and counts as numpy arrays: the portable checkpoint, without an unused `advance`.
+
+        The parameters are those that are trained, also while others are evaluated.
+        """
         used = self._ready is None or self._captured
         counts, sums = (self.plan.saved_counts(), self.plan.saved_sums()) if used else self._before
-        parameters = {name: to_numpy(p) for name, p in self._named.items()}
+        parameters = {name: to_numpy(p) for name, p in {**self._named, **(self._aside or {})}.items()}
         state = {
             name: {k: to_numpy(x) for k, x in self.state[p].items() if isinstance(x, torch.Tensor)}
             if p in self.state
@@ -88,7 +92,8 @@ class Saving(torch.optim.Optimizer):
 
     @torch.no_grad()
     def restore(self, snapshot: Snapshot) -> None:
-        """Continue from a snapshot of any backend. CheckpointError if it does not fit; nothing has changed then."""
+        """Continue from a snapshot of any backend, in training. CheckpointError if it does not fit; nothing has
+        changed then."""
         require(snapshot, {name: tuple(p.shape) for name, p in self._named.items()}, where="snapshot")
         require_dtypes(snapshot, {name: HALF.get(p.dtype) for name, p in self._named.items()}, where="snapshot")
         state = {name: s for name, s in snapshot.state.items() if s}
@@ -97,6 +102,7 @@ class Saving(torch.optim.Optimizer):
         self.plan.restore(snapshot.counts, snapshot.sums)
         for name, x in snapshot.parameters.items():
             self._named[name].copy_(torch.from_numpy(np.array(x)))
+        self._aside = None
         self.state.clear()
         self._install(
             {n: {k: torch.from_numpy(np.array(x)) for k, x in s.items()} for n, s in state.items()}, snapshot.counts

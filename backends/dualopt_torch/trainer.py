@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +20,8 @@ class Stepper(Protocol):
     """What the trainer asks of its optimizer, whose snapshot covers the parameters too."""
 
     def step(self, *, count: int) -> Any: ...
+
+    def evaluating(self) -> AbstractContextManager[None]: ...
 
     def snapshot(self) -> Snapshot: ...
 
@@ -49,7 +52,7 @@ class TorchTrainer:
         }
 
     def evaluate(self, inputs: Array, targets: Array) -> float:
-        with torch.no_grad():
+        with self.optimizer.evaluating(), torch.no_grad():
             return loss(self.model, self._tensor(inputs), self._tensor(targets)).item()
 
     def snapshot(self) -> Snapshot:

@@ -124,6 +124,7 @@ _STATED: dict[str, dict[str, Any]] = {
     "adamw": {**_LIVES, **_SQUARES, "step": 0.01},
     "adam_l2": {**_LIVES, **_SQUARES, "step": 0.01, "l2": 0.02},
     "sgdm": {**_LIVES, "step": 0.1},
+    "sf_adamw": {**_SQUARES, "shrink_half_life": 15_000.0, "step": 0.01},
 }
 
 

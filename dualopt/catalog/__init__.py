@@ -11,12 +11,13 @@ from ..coordinates import COORDINATES, Value, hint
 from ..directions.polar import EXACT
 from ..errors import RecipeError, nearest
 from ..recursion import Row
+from .averaging import AVERAGING
 from .elementwise import ELEMENTWISE
 from .entry import Entry, Options
 from .spectral import SPECTRAL
 from .ways import WAYS
 
-ENTRIES: dict[str, Entry] = {e.name: e for e in (*ELEMENTWISE, *SPECTRAL)}
+ENTRIES: dict[str, Entry] = {e.name: e for e in (*ELEMENTWISE, *SPECTRAL, *AVERAGING)}
 
 
 def entry(name: object, where: str = "optimizer") -> Entry:
@@ -46,6 +47,8 @@ def check(name: str, stated: Options, where: str) -> dict[str, Value]:
             moving = "" if motion == found.motion else f" with motion = {motion!r}"
             raise RecipeError(f"{where}: {name}{moving} does not use {key!r}; it uses {', '.join(uses)}")
         checked[key] = COORDINATES[key].check(value, where)
+        if key in found.only and checked[key] not in found.only[key]:
+            raise RecipeError(f"{where}: {key} = {value!r} is not for {name}, which has {', '.join(found.only[key])}")
     full = {**uses, **checked}
     if full.get("strict_mask") is not None and full.get("shrink") != "cautious":
         raise RecipeError(f"{where}: strict_mask belongs to shrink = 'cautious', but shrink = {full.get('shrink')!r}")

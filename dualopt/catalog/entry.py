@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..counts import half_life
@@ -28,6 +28,7 @@ class Entry:
         parts: options -> signal, memory and direction.
         least_ndim: options -> dimensions that its parameters have at least; 0: any shape, elementwise.
         motion: the one it was published with.
+        only: coordinate -> the choices that it has in this row, where they are not all.
         ours: what of it is not in the source.
     """
 
@@ -38,12 +39,14 @@ class Entry:
     parts: Callable[[Options], Parts]
     least_ndim: Callable[[Options], int] = lambda options: 0
     motion: str = ADDITIVE
+    only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ours: str = ""
 
     def under(self, motion: str) -> dict[str, Any]:
         """All coordinates with their defaults when θ moves by `motion`; None: optional."""
         way = WAYS[motion]
-        own = {key: value for key, value in self.own.items() if key not in way.replaces}
+        foreign = set() if motion == self.motion else WAYS[self.motion].defaults.keys()  # defaults of its motion
+        own = {key: value for key, value in self.own.items() if key not in (*way.replaces, *foreign)}
         merged = {**own, **way.defaults}
         return {**merged, **own, "motion": motion} if motion == self.motion else {**merged, "motion": motion}
 

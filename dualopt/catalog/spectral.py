@@ -59,6 +59,7 @@ SPECTRAL = (
         MUON,
         _muon,
         matrices,
+        only={"scale": tuple(MUON_SCALES)},
     ),
     Entry(
         "scion",

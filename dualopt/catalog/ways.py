@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..motion import ADDITIVE, Additive, Targeted
+from ..motion import ADDITIVE, AVERAGED, Additive, Averaged, Targeted
 from ..recursion import Direction, Memory, Motion, Signal
 from ..shrink import Cautious, Corrected, Direct, Shrink
 
@@ -46,6 +46,30 @@ def _additive(o: Options, signal: Signal, memory: Memory, direction: Direction) 
     return Targeted(shrink(o)) if "target_rms" in o else Additive(shrink(o))
 
 
+def _averaged(o: Options, signal: Signal, memory: Memory, direction: Direction) -> Motion:
+    return Averaged(shrink(o), o["averaging"], o["shrink_at"], bool(o["averaging_counts"]))
+
+
 SHRINKING: dict[str, Any] = {"shrink_half_life": math.inf, "shrink": "direct", "strict_mask": None}
 
-WAYS = {w.name: w for w in (Way(ADDITIVE, "θ+ = a θ + η u", "", SHRINKING | {"target_rms": None}, _additive),)}
+AVERAGING: dict[str, Any] = {
+    "interpolation": 0.9,
+    "shrink_at": "z",
+    "averaging": "step",
+    "averaging_power": 0.0,
+    "averaging_counts": False,
+}
+
+WAYS = {
+    w.name: w
+    for w in (
+        Way(ADDITIVE, "θ+ = a θ + η u", "", SHRINKING | {"target_rms": None}, _additive),
+        Way(
+            AVERAGED,
+            "z moves additively; its weighted mean x is evaluated, gradients are taken between them",
+            "arXiv 2405.15682, 2605.23061",
+            SHRINKING | AVERAGING,
+            _averaged,
+        ),
+    )
+}

@@ -52,6 +52,7 @@ SCALES: dict[str, Callable[[Shape], float]] = {
     "1/n": lambda shape: 1 / shape[-1],
     "1/√n": lambda shape: 1 / math.sqrt(shape[-1]),
     "√n": lambda shape: math.sqrt(shape[-1]),
+    "0.2 √(mn)": lambda shape: 0.2 * math.sqrt(shape[-2] * shape[-1]),
     "0.2 √max(m, n)": lambda shape: 0.2 * math.sqrt(max(shape[-2:])),
     "√(out/in)/k": lambda shape: math.sqrt(shape[0] / shape[1]) / math.prod(shape[2:]),  # (out, in, *kernel)
 }

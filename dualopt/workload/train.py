@@ -42,7 +42,7 @@ class Trainer(Protocol):
         """The gradients of the last update, float32, not shared with the framework."""
 
     def evaluate(self, inputs: Array, targets: Array) -> float:
-        """The loss of a validation batch; changes nothing."""
+        """The loss of a validation batch, at the averaged weights where there are some; changes nothing."""
 
     def snapshot(self) -> Snapshot: ...
 
