@@ -18,6 +18,7 @@ class Stage:
     """
 
     local: ClassVar[bool] = True
+    whole: ClassVar[bool] = False
 
     @property
     def apart(self) -> tuple[str, ...]:
