@@ -188,6 +188,19 @@ def test_the_whole_moves_as_its_pieces(backend: Backend, name: str, stored: str)
             assert x.tobytes() == together(parts, blocks).tobytes()
 
 
+@pytest.mark.parametrize("tier", ["exact", "fast"])
+def test_elementwise_rows_do_not_notice(backend: Backend, tier: str) -> None:
+    """Also where an array library compiles its own kernel for them, over flattened parameters."""
+    params, grads = inputs.parameters({"w": (6, 64)}), list(inputs.gradients({"w": (6, 64)}, 2))
+    group = {"optimizer": "adamw", "shrink": "cautious", "shrink_half_life": 1e3}
+    cut, uncut = (
+        replay({**group, **b}, params, grads, 7, backend=backend.name, tier=tier)
+        for b in ({"blocks": {"axis": 1, "parts": 2, "interleaved": True}}, {})
+    )
+    assert cut.params[-1]["w"].tobytes() == uncut.params[-1]["w"].tobytes()
+    assert cut.state[-1]["w"]["v"].tobytes() == uncut.state[-1]["w"]["v"].tobytes()
+
+
 def test_blocks_matter() -> None:
     """The comparison above is of something: uncut, the same rows move otherwise."""
     params, grads = inputs.parameters({"w": (6, 5)}), list(inputs.gradients({"w": (6, 5)}, 1))
