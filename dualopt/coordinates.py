@@ -10,6 +10,7 @@ from numbers import Real
 from .directions.norm_balls import NORMS
 from .directions.normuon import ROW_SCALES
 from .directions.polar import EXACT, SETS
+from .directions.symmetry import ORDERS, POWERS
 from .errors import RecipeError, nearest
 from .motion import MOTIONS
 from .motion.averaged import SHRUNK, WEIGHTS
@@ -42,10 +43,11 @@ class Coordinate:
                 raise RecipeError(f"{where}: {self.name} is true or false, got {value!r}")
             return value
         if self.kind == "choice":
-            if value not in self.choices:
+            text = f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else value
+            if text not in self.choices:
                 hint = nearest(str(value), self.choices)
                 raise RecipeError(f"{where}: {self.name} = {value!r} is not one of {', '.join(self.choices)}{hint}")
-            return str(value)
+            return str(text)
         if isinstance(value, bool) or not isinstance(value, Real):
             raise RecipeError(f"{where}: {self.name} is a number, got {value!r}")
         try:
@@ -109,9 +111,19 @@ COORDINATES = {
             "the length of Muon's or NorMuon's direction, by the shape of the matrix",
             choices=tuple(ROW_SCALES),
         ),
+        Coordinate(
+            "nuclear_power", "choice", "α: the direction is multiplied by ν^α, ν = <z, u>", choices=tuple(POWERS)
+        ),
+        Coordinate("order", "choice", "whether rows are brought to length 1 before the polar factor", choices=ORDERS),
+        Coordinate("centred", "switch", "subtract the mean of the rows, before and after each stage"),
         Coordinate("bias_correction", "switch", "divide memories by their total weight 1 − 2^(−τ/h)"),
         Coordinate("l2", "number", "λ of a penalty ½λ‖θ‖² whose gradient enters the memories"),
-        Coordinate("eps", "number", "ε added to the root of the second memory", open_low=True),
+        Coordinate(
+            "eps",
+            "number",
+            "ε added to what is divided by: roots of squares, lengths of rows, Gram matrices",
+            open_low=True,
+        ),
         Coordinate(
             "target_rms",
             "number",

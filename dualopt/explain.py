@@ -241,7 +241,8 @@ def _view(planned: PlannedGroup, view: View) -> str:
         return "elements"
     if len(view.seen) < 2:
         return "vector"
-    stack = f"{math.prod(view.seen[:-2])} of " if len(view.seen) > 2 else ""
+    matrices = math.prod(view.seen[:-2])
+    stack = f"{matrices} of " if len(view.seen) > 2 and (matrices != 1 or len(view.stored) > 2) else ""
     flipped = planned.group.orientation == "in_out"
     return f"{stack}{_shape(view.seen[-2:])}{' (T)' if flipped else ''}"
 

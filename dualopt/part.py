@@ -19,6 +19,7 @@ class Stage:
 
     local: ClassVar[bool] = True
     averages: ClassVar[bool] = False  # of motions: weights are evaluated at another point than θ
+    whole: ClassVar[bool] = False
 
     @property
     def apart(self) -> tuple[str, ...]:

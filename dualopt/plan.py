@@ -113,9 +113,18 @@ def bind(
     )
     least = catalog.least_ndim(group.optimizer, action)
     norm = str(action["norm"]) if "norm" in action else None
-    seen = partial(view, norm=norm, orientation=group.orientation, kind=group.view, layout=layout)
+    row = catalog.row(group.optimizer, action)
+    seen = partial(
+        view,
+        norm=norm,
+        orientation=group.orientation,
+        kind=group.view,
+        layout=layout,
+        blocks=group.blocks,
+        whole=row.whole,
+    )
     views = {name: seen(tuple(shape), least_ndim=least) for name, shape in shapes.items()}
-    return PlannedGroup(group, catalog.row(group.optimizer, action), action, views)
+    return PlannedGroup(group, row, action, views)
 
 
 class Plan:
@@ -139,7 +148,7 @@ class Plan:
         float64: bool = False,
         layout: str = "channels_first",
     ) -> None:
-        self.recipe = recipe
+        self.recipe = recipe = recipe.fitted(shapes)
         assigned = recipe.assign(shapes)
         self.groups = tuple(
             bind(g, {n: shapes[n] for n in shapes if assigned[n] == i}, recipe, float64=float64, layout=layout)

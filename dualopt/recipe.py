@@ -19,15 +19,16 @@ from types import MappingProxyType
 from typing import Any
 
 from . import catalog
+from .blocks import Blocks
 from .coordinates import COORDINATES, Value, hint
 from .counts import Count
 from .errors import CountError, RecipeError, nearest
 from .recursion import Shape
 from .schedules import Schedule
-from .views import ORIENTATIONS, VIEWS
+from .views import ORIENTATIONS, VIEWS, is_kernel
 
 NONFINITE = ("raise", "skip")
-_OWN = ("name", "match", "ndim", "optimizer", "orientation", "view")
+_OWN = ("name", "match", "ndim", "optimizer", "orientation", "view", "blocks", "optional")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Group:
         orientation: ``out_in`` or ``in_out``: how matrices are stored (see `views`).
         view: ``stack`` or ``conv``: what three and more dimensions mean to a row that sees matrices; by
             default three are a stack, and four or more a convolution kernel.
+        blocks: how one stored array is cut into several matrices, a `Blocks` or its table (see `blocks`).
+        optional: the group may match nothing, and is left out then.
     """
 
     optimizer: str
@@ -52,6 +55,8 @@ class Group:
     ndim: int | None = None
     orientation: str = "out_in"
     view: str | None = None
+    blocks: Blocks | None = None
+    optional: bool = False
 
     def __post_init__(self) -> None:
         where = f"group {self.name!r}"
@@ -69,6 +74,12 @@ class Group:
             raise RecipeError(f"{where}: view is one of {', '.join(VIEWS)}, got {self.view!r}")
         if self.options.get("norm") == "spectral_conv" and self.view == "stack":
             raise RecipeError(f"{where}: norm = 'spectral_conv' sees convolution kernels; drop view = 'stack'")
+        if self.blocks is not None:
+            object.__setattr__(self, "blocks", Blocks.of(self.blocks, where))
+            if self.options.get("norm") == "spectral_conv":
+                raise RecipeError(f"{where}: norm = 'spectral_conv' scales whole kernels; drop blocks")
+        if not isinstance(self.optional, bool):
+            raise RecipeError(f"{where}: optional is true or false, got {self.optional!r}")
         object.__setattr__(self, "match", patterns)
         if not isinstance(self.options, Mapping):
             raise RecipeError(f"{where}: options are a mapping of coordinates to values, got {self.options!r}")
@@ -77,7 +88,7 @@ class Group:
         object.__setattr__(self, "options", MappingProxyType(inorder))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        own = (self.name, self.match, self.ndim, self.orientation, self.view)
+        own = (self.name, self.match, self.ndim, self.orientation, self.view, self.blocks, self.optional)
         return Group, (self.optimizer, dict(self.options), *own)
 
     @classmethod
@@ -106,6 +117,8 @@ class Group:
         if self.orientation != "out_in":
             own["orientation"] = self.orientation
         own["view"] = self.view
+        own["blocks"] = self.blocks and self.blocks.to_dict()
+        own["optional"] = self.optional or None
         return {key: value for key, value in own.items() if value is not None} | dict(self.options)
 
     def matches(self, name: str, shape: Shape) -> bool:
@@ -220,6 +233,13 @@ class Recipe:
         """SHA-256 of the canonical text: equal digests mean equal training."""
         return hashlib.sha256(self.to_toml().encode()).hexdigest()
 
+    def fitted(self, shapes: Mapping[str, Shape]) -> Recipe:
+        """This recipe without the optional groups that none of these parameters belongs to."""
+        first = (next((i for i, g in enumerate(self.groups) if g.matches(n, shape)), -1) for n, shape in shapes.items())
+        used = set(first)
+        kept = tuple(g for i, g in enumerate(self.groups) if i in used or not g.optional)
+        return self if kept == self.groups else dataclasses.replace(self, groups=kept)
+
     def assign(self, shapes: Mapping[str, Shape]) -> dict[str, int]:
         """{parameter name: index of its group}; the first match wins.
 
@@ -251,6 +271,12 @@ class Recipe:
                 raise RecipeError(
                     f"group {group.name!r}: {what} needs {kind}, but got {_listed(flat, shapes)}; set ndim or match"
                 )
+            for name in (name for name, j in found.items() if j == i and group.blocks is not None):
+                misfit = group.blocks and group.blocks.misfit(
+                    shapes[name], is_kernel(len(shapes[name]), None, group.view)
+                )
+                if misfit:
+                    raise RecipeError(f"group {group.name!r}: {_listed([name], shapes)}: {misfit}")
         return found
 
 
@@ -272,6 +298,8 @@ def _toml(value: object) -> str:
         return "inf" if value == math.inf else repr(value)
     if isinstance(value, list):
         return f"[{', '.join(_toml(v) for v in value)}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {_toml(v)}' for key, v in value.items())} }}"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

@@ -49,6 +49,11 @@ class Part(Protocol):
         ...
 
     @property
+    def whole(self) -> bool:
+        """True if it joins the matrices of a parameter: it gets (..., k, m, n), k of them to one number."""
+        ...
+
+    @property
     def apart(self) -> tuple[str, ...]:
         """The keys of its state whose arrays have a shape of their own, and not that of θ."""
         ...
@@ -121,6 +126,11 @@ class Row:
     def local(self) -> bool:
         """True if the whole update is elementwise, so that parameters may be flattened and joined."""
         return all(part.local for part in self.parts)
+
+    @property
+    def whole(self) -> bool:
+        """True if matrices of one parameter, or of one block of it, are not independent: see `Part.whole`."""
+        return any(part.whole for part in self.parts)
 
     @property
     def apart(self) -> frozenset[str]:

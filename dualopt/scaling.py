@@ -23,14 +23,17 @@ def power_of_two(xp: Namespace, m: Array) -> Array:
     return xp.where(large, above * 2.0**62, xp.where(small < least, least, small))
 
 
-def unit(xp: Namespace, x: Array, axis: int | tuple[int, ...]) -> Array:
-    """x / ‖x‖₂ over `axis`; a zero vector stays zero.
+def unit(xp: Namespace, x: Array, axis: int | tuple[int, ...], eps: float | Array | None = None) -> Array:
+    """x / ‖x‖₂ over `axis`, or x / (‖x‖₂ + eps); a zero vector stays zero.
 
     Scaled by a power of two first: the squares of 1e20 do not overflow, those of 1e-30 do not vanish,
-    and the result does not depend on the scale of x.
+    and the result does not depend on the scale of x unless there is an eps.
     """
     scale = power_of_two(xp, xp.max(xp.abs(x), axis=axis, keepdims=True))
-    y = x * (xp.ones_like(scale) / scale)
+    inverse = xp.ones_like(scale) / scale
+    y = x * inverse
     length = xp.sqrt(xp.sum(y * y, axis=axis, keepdims=True))
+    if eps is not None:
+        length = length + eps * inverse
     one = xp.ones_like(length)
     return y * (one / xp.where(length == 0, one, length))

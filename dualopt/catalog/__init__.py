@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from ..coordinates import COORDINATES, Value, hint
 from ..directions.polar import EXACT
+from ..directions.symmetry import AFTER
 from ..errors import RecipeError, nearest
 from ..recursion import Row
 from .averaging import AVERAGING
 from .elementwise import ELEMENTWISE
 from .entry import Entry, Options
 from .spectral import SPECTRAL
+from .symmetric import SYMMETRIC
 from .ways import WAYS
 
-ENTRIES: dict[str, Entry] = {e.name: e for e in (*ELEMENTWISE, *SPECTRAL, *AVERAGING)}
+ENTRIES: dict[str, Entry] = {e.name: e for e in (*ELEMENTWISE, *SPECTRAL, *AVERAGING, *SYMMETRIC)}
 
 
 def entry(name: object, where: str = "optimizer") -> Entry:
@@ -54,6 +56,8 @@ def check(name: str, stated: Options, where: str) -> dict[str, Value]:
         raise RecipeError(f"{where}: strict_mask belongs to shrink = 'cautious', but shrink = {full.get('shrink')!r}")
     if "polar" in checked and "norm" in full and not str(full["norm"]).startswith("spectral"):
         raise RecipeError(f"{where}: norm = {full['norm']!r} has no polar factor; drop 'polar'")
+    if "nuclear_power" in checked and full.get("order") == AFTER:
+        raise RecipeError(f"{where}: order = {AFTER!r} brings rows to length 1, so ν^α cancels; drop 'nuclear_power'")
     return checked
 
 

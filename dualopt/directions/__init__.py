@@ -13,8 +13,9 @@ from ..part import Stage, in_channel
 from ..recursion import Action, Arrays, Namespace, Scalars, Shape
 from .elementwise import Identity, Rms, Sign
 from .norm_balls import Ball
+from .symmetry import Lines, Spectral
 
-Geometry = Identity | Sign | Rms | Ball
+Geometry = Identity | Sign | Rms | Ball | Lines | Spectral
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class Descent(Stage):
     @property
     def local(self) -> bool:  # type: ignore[override]
         return self.geometry.local
+
+    @property
+    def whole(self) -> bool:  # type: ignore[override]
+        return self.geometry.whole
 
     @property
     def needs(self) -> dict[str, tuple[str, ...]]:
