@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,6 +19,7 @@ class Stage:
     """
 
     local: ClassVar[bool] = True
+    largest: ClassVar[float] = math.inf  # entry of a gradient that it can work with
 
     @property
     def apart(self) -> tuple[str, ...]:

@@ -136,8 +136,9 @@ class Plan:
         self._warn_if_unstated()
 
     def largest(self, name: str) -> float:
-        """The largest finite entry of a gradient of this parameter: a memory of squares must not overflow."""
-        return LARGEST_SQUARED if "c_v" in self.groups[self.group_of[name]].row.needs else math.inf
+        """The largest entry of a gradient of this parameter: neither signal nor memory of squares may overflow."""
+        row = self.groups[self.group_of[name]].row
+        return min(row.signal.largest, LARGEST_SQUARED if "c_v" in row.needs else math.inf)
 
     @property
     def scheduled(self) -> bool:

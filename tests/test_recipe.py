@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import dualopt
 from dualopt import ENTRIES, Count, Group, Recipe, Schedule
+from dualopt.catalog.rules import broken
 from dualopt.coordinates import COORDINATES
 from dualopt.errors import CountError, RecipeError
 from dualopt.plan import Plan
@@ -203,10 +204,9 @@ def groups(draw: st.DrawFn, name: str) -> dict[str, Any]:
     row = draw(st.sampled_from(list(ENTRIES)))
     chosen = draw(st.sets(st.sampled_from(ENTRIES[row].uses)))
     options = {key: draw(values(key)) for key in sorted(chosen)}
-    if options.get("shrink") != "cautious":
-        options.pop("strict_mask", None)
-    if not options.get("norm", "spectral").startswith("spectral"):
-        options.pop("polar", None)
+    options.pop("motion", None)  # another motion may use other coordinates
+    for rule in broken({**ENTRIES[row].defaults, **options}, options):
+        del options[rule.over[0]]
     own = {"name": name, "optimizer": row, "match": draw(st.lists(st.text(min_size=1), min_size=1, max_size=3))}
     if draw(st.booleans()):
         own |= {"ndim": draw(st.integers(0, 5)), "orientation": draw(st.sampled_from(ORIENTATIONS))}
@@ -414,12 +414,15 @@ def test_every_row_is_complete(name: str) -> None:
     """Defaults pass their own checks, every coordinate is known, and each is behind a scalar or a choice."""
     found = ENTRIES[name]
     stated = {key: value for key, value in found.defaults.items() if value is not None}
+    for rule in broken(found.defaults, stated):
+        del stated[rule.over[0]]
     assert Group(name, stated).options == stated
     assert set(found.uses) <= set(COORDINATES)
     assert found.summary
     assert found.source
-    for shrink in KINDS:
-        planned = Plan(Recipe((Group(name, {"shrink": shrink}),)), {"w": (3, 4)}).groups[0]
+    for shrink in KINDS if "shrink" in found.uses else (None,):
+        options = {} if shrink is None else {"shrink": shrink}
+        planned = Plan(Recipe((Group(name, options),)), {"w": (3, 4)}).groups[0]
         numbers = {used for scalar in planned.row.needs.values() for used in scalar}
         assert numbers <= set(planned.action)
 

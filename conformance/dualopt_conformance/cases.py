@@ -121,6 +121,7 @@ _STATED: dict[str, dict[str, Any]] = {
     "adamw": {**_LIVES, **_SQUARES, "step": 0.01},
     "adam_l2": {**_LIVES, **_SQUARES, "step": 0.01, "l2": 0.02},
     "sgdm": {**_LIVES, "step": 0.1},
+    "pion": {"memory_half_life": 3370.0, **_SQUARES, "second_memory": True, "step": 0.1},
 }
 
 

@@ -7,16 +7,21 @@ defaults are those of the sources.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..coordinates import COORDINATES, Value, hint
 from ..directions.polar import EXACT
 from ..errors import RecipeError, nearest
+from ..memory import Memories
 from ..recursion import Row
 from .elementwise import ELEMENTWISE
 from .entry import Entry, Options
+from .rotations import ROTATIONS
+from .rules import broken
 from .spectral import SPECTRAL
 from .ways import WAYS
 
-ENTRIES: dict[str, Entry] = {e.name: e for e in (*ELEMENTWISE, *SPECTRAL)}
+ENTRIES: dict[str, Entry] = {e.name: e for e in (*ELEMENTWISE, *SPECTRAL, *ROTATIONS)}
 
 
 def entry(name: object, where: str = "optimizer") -> Entry:
@@ -37,20 +42,22 @@ def check(name: str, stated: Options, where: str) -> dict[str, Value]:
     """
     found = entry(name, where)
     motion = COORDINATES["motion"].check(stated.get("motion", found.motion), where)
-    uses = found.under(str(motion))
+    way, uses = WAYS[str(motion)], found.under(str(motion))
     checked: dict[str, Value] = {}
     for key, value in stated.items():
         if key not in COORDINATES:
             raise RecipeError(f"{where}: unknown key {key!r}{hint(key, COORDINATES)}")
         if key not in uses:
             moving = "" if motion == found.motion else f" with motion = {motion!r}"
-            raise RecipeError(f"{where}: {name}{moving} does not use {key!r}; it uses {', '.join(uses)}")
+            why = f" ({way.without[key]})" if key in way.without else ""
+            raise RecipeError(f"{where}: {name}{moving} does not use {key!r}{why}; it uses {', '.join(uses)}")
         checked[key] = COORDINATES[key].check(value, where)
     full = {**uses, **checked}
-    if full.get("strict_mask") is not None and full.get("shrink") != "cautious":
-        raise RecipeError(f"{where}: strict_mask belongs to shrink = 'cautious', but shrink = {full.get('shrink')!r}")
-    if "polar" in checked and "norm" in full and not str(full["norm"]).startswith("spectral"):
-        raise RecipeError(f"{where}: norm = {full['norm']!r} has no polar factor; drop 'polar'")
+    for rule in broken(full, checked):
+        raise RecipeError(f"{where}: {rule.says.format_map(full)}")
+    why_not = way.refusal(*found.parts({key: value for key, value in full.items() if value is not None}))
+    if why_not is not None:
+        raise RecipeError(f"{where}: motion = {motion!r} does not take {name}: {why_not}")
     return checked
 
 
@@ -77,7 +84,10 @@ def row(name: str, options: Options) -> Row:
     """The row called `name` with its structural choices taken from `options` (as from `complete`)."""
     found = entry(name)
     signal, memory, direction = found.parts(options)
-    motion = WAYS[options["motion"]].build(options, signal, memory, direction)
+    way = WAYS[options["motion"]]
+    if way.signal is not None and isinstance(memory, Memories):
+        signal, memory = way.signal, replace(memory, channels=way.signal.channels)
+    motion = way.build(options, signal, memory, direction)
     resolved = {key: str(value) for key, value in options.items() if COORDINATES[key].kind in ("choice", "switch")}
     if not str(resolved.get("norm", "spectral")).startswith("spectral"):
         resolved.pop("polar", None)
