@@ -21,6 +21,7 @@ class Rule:
         over: the coordinates that it is about, first the one to drop; only a row that uses all of them can break it.
         what: the combination, in words.
         why: what is wrong with it.
+        example: coordinates that break it.
         broken: (all coordinates, the stated ones) -> whether it is there.
         says: the error; a format string over all coordinates.
     """
@@ -28,6 +29,7 @@ class Rule:
     over: tuple[str, ...]
     what: str
     why: str
+    example: Options
     broken: Callable[[Options, Options], bool]
     says: str
 
@@ -37,6 +39,7 @@ def _without_second(key: str) -> Rule:
         over=(key, "second_memory"),
         what=f"{key} with second_memory = false",
         why="there is no v then",
+        example={key: 1e3 if key.endswith("half_life") else 1e-6, "second_memory": False},
         broken=lambda full, stated: key in stated and not full["second_memory"],
         says=f"{key} belongs to second_memory = true, but second_memory = false",
     )
@@ -47,6 +50,7 @@ RULES = (
         over=("strict_mask", "shrink"),
         what="strict_mask unless shrink = 'cautious'",
         why="it says which entries the cautious mask takes",
+        example={"strict_mask": True, "shrink": "direct"},
         broken=lambda full, stated: full["strict_mask"] is not None and full["shrink"] != "cautious",
         says="strict_mask belongs to shrink = 'cautious', but shrink = {shrink!r}",
     ),
@@ -54,6 +58,7 @@ RULES = (
         over=("polar", "norm"),
         what="polar unless norm is one of the spectral ones",
         why="the others have no polar factor",
+        example={"polar": "quintic", "norm": "column"},
         broken=lambda full, stated: "polar" in stated and not str(full["norm"]).startswith("spectral"),
         says="norm = {norm!r} has no polar factor; drop 'polar'",
     ),

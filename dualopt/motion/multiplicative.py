@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..clock import Clock
+from ..factorise import inverse
+from ..factorise.jacobi import identity
 from ..lie import IN, OUT, pair
 from ..part import Stage
 from ..recursion import Action, Array, Arrays, Namespace, Scalars, Shape
@@ -96,6 +98,8 @@ class Multiplicative(Stage):
     def _right(self, xp: Namespace, w: Array, x: Array) -> Array:
         """W E(X)."""
         wx = xp.matmul(w, x)
+        if self.exponential == "cayley":
+            return w + xp.matmul(wx, inverse(xp, identity(xp, x) - 0.5 * x))
         return w + (wx + 0.5 * xp.matmul(wx, x))
 
 
