@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import dualopt
 from dualopt import ENTRIES, Count, Group, Recipe, Schedule
-from dualopt.catalog.rules import broken
+from dualopt.catalog.meaning import broken
 from dualopt.coordinates import COORDINATES
 from dualopt.errors import CountError, RecipeError
 from dualopt.plan import Plan
@@ -205,7 +205,7 @@ def groups(draw: st.DrawFn, name: str) -> dict[str, Any]:
     chosen = draw(st.sets(st.sampled_from(ENTRIES[row].uses)))
     options = {key: draw(values(key)) for key in sorted(chosen)}
     options.pop("motion", None)  # another motion may use other coordinates
-    for rule in broken({**ENTRIES[row].defaults, **options}, options):
+    for rule in broken(ENTRIES[row], {**ENTRIES[row].defaults, **options}, options):
         del options[rule.over[0]]
     own = {"name": name, "optimizer": row, "match": draw(st.lists(st.text(min_size=1), min_size=1, max_size=3))}
     if draw(st.booleans()):
@@ -414,7 +414,7 @@ def test_every_row_is_complete(name: str) -> None:
     """Defaults pass their own checks, every coordinate is known, and each is behind a scalar or a choice."""
     found = ENTRIES[name]
     stated = {key: value for key, value in found.defaults.items() if value is not None}
-    for rule in broken(found.defaults, stated):
+    for rule in broken(found, found.defaults, stated):
         del stated[rule.over[0]]
     assert Group(name, stated).options == stated
     assert set(found.uses) <= set(COORDINATES)

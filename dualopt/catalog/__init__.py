@@ -16,8 +16,8 @@ from ..memory import Memories
 from ..recursion import Row
 from .elementwise import ELEMENTWISE
 from .entry import Entry, Options
+from .meaning import broken, not_taken
 from .rotations import ROTATIONS
-from .rules import broken
 from .spectral import SPECTRAL
 from .ways import WAYS
 
@@ -53,10 +53,9 @@ def check(name: str, stated: Options, where: str) -> dict[str, Value]:
             raise RecipeError(f"{where}: {name}{moving} does not use {key!r}{why}; it uses {', '.join(uses)}")
         checked[key] = COORDINATES[key].check(value, where)
     full = {**uses, **checked}
-    for rule in broken(full, checked):
+    for rule in broken(found, full, checked):
         raise RecipeError(f"{where}: {rule.says.format_map(full)}")
-    why_not = way.refusal(*found.parts({key: value for key, value in full.items() if value is not None}))
-    if why_not is not None:
+    if (why_not := not_taken(found, full)) is not None:
         raise RecipeError(f"{where}: motion = {motion!r} does not take {name}: {why_not}")
     return checked
 

@@ -37,8 +37,7 @@ class Way:
         build: (options, signal, memory, direction) -> the motion.
         replaces: coordinates of rows that have no meaning under it.
         least_ndim: dimensions that its parameters have at least.
-        without: why coordinates that other motions read, or that it replaces, mean nothing under it; completes
-            "there is no COORDINATE: ".
+        without: why coordinates that other motions read, or that it replaces, mean nothing under it.
         refuses: the rows that it does not take.
         signal: in whose coordinates rows remember under it, channel by channel; None: their own.
     """
