@@ -128,7 +128,7 @@ def test_it_runs_or_is_refused_with_a_reason(name: str, options: dict[str, Any])
     if says is None:
         ran(name, options)
     else:
-        assert name in says or any(key in says and str(value) in says for key, value in options.items()), says
+        assert name in says or any(key in says for key in options), says
 
 
 def test_the_catalogue_lists_what_is_refused() -> None:
@@ -154,7 +154,4 @@ def test_the_product_is_of_everything() -> None:
     refused = [says for _, _, says in outcomes if says is not None]
     for rule in RULES:
         assert any(rule.says.partition("{")[0] in says for says in refused), rule.what
-    for way in WAYS.values():
-        for row in way.refuses:
-            assert any(row.why in says for says in refused), row.why
     assert len(refused) < len(outcomes)

@@ -21,7 +21,8 @@ from .rotations import ROTATIONS
 from .spectral import SPECTRAL
 from .ways import WAYS
 
-ENTRIES: dict[str, Entry] = {e.name: e for e in (*ELEMENTWISE, *SPECTRAL, *ROTATIONS)}
+FAMILIES: dict[str, tuple[Entry, ...]] = {"elementwise": ELEMENTWISE, "spectral": SPECTRAL, "rotations": ROTATIONS}
+ENTRIES: dict[str, Entry] = {e.name: e for family in FAMILIES.values() for e in family}
 
 
 def entry(name: object, where: str = "optimizer") -> Entry:

@@ -108,19 +108,22 @@ class Meaningless:
 
 
 def of(entry: Entry) -> list[Meaningless]:
-    """All that means nothing with this row: motions, coordinates under its motion and others, combinations."""
-    found, rules = [], []
+    """All that means nothing with this row: motions, coordinates under the others, and combinations."""
+    found: list[Meaningless] = []
+    rules: list[Rule] = []
+    reasons: dict[tuple[str, str], list[str]] = {}  # (coordinate, why) -> motions
     for motion, way in WAYS.items():
         uses = entry.under(motion)
         why = not_taken(entry, uses)
         if why is not None:
             found.append(Meaningless(f"motion = {motion!r}", why))
             continue
-        under = "" if motion == entry.motion else f" with motion = {motion!r}"
-        reasons: dict[str, list[str]] = {}
         for key, reason in way.without.items():
             if key in entry.own or any(key in other.defaults for other in WAYS.values()):
-                reasons.setdefault(reason, []).append(key)
-        found += [Meaningless(f"{', '.join(keys)}{under}", reason) for reason, keys in reasons.items()]
+                reasons.setdefault((key, reason), []).append(repr(motion))
         rules += [rule for rule in applicable(uses) if rule not in rules]
+    together: dict[tuple[str, str], list[str]] = {}  # (motions, why) -> coordinates
+    for (key, reason), motions in reasons.items():
+        together.setdefault((" or ".join(motions), reason), []).append(key)
+    found += [Meaningless(f"{', '.join(k)} with motion = {motions}", why) for (motions, why), k in together.items()]
     return found + [Meaningless(rule.what, rule.why) for rule in rules]

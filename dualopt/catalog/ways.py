@@ -72,7 +72,7 @@ SHRINKING: dict[str, Any] = {"shrink_half_life": math.inf, "shrink": "direct", "
 PION = "Pion, arXiv 2605.12492"
 ROTATING: dict[str, Any] = {"exponential": "taylor", "alternate": False}
 NOT_ROTATING = dict.fromkeys(
-    SHRINKING, "rotations keep the singular values, so weights neither shrink nor need to; the step is an angle scale"
+    SHRINKING, "rotations keep the singular values: nothing shrinks, and the step is an angle scale"
 ) | {
     "target_rms": "rotations keep the RMS of the weights",
     "l2": "the gradient λW of the penalty has no part along a rotation",
