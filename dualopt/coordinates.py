@@ -12,7 +12,7 @@ from .directions.normuon import ROW_SCALES
 from .directions.polar import EXACT, SETS
 from .directions.symmetry import ORDERS, POWERS
 from .errors import RecipeError, nearest
-from .motion import MOTIONS
+from .motion import EXPONENTIALS, MOTIONS
 from .motion.averaged import SHRUNK, WEIGHTS
 from .shrink import KINDS
 
@@ -79,6 +79,7 @@ COORDINATES = {
         Coordinate("step", "number", "peak additive scale η: how far one update moves, in the norm of the direction"),
         _half_life("memory_half_life", "h_m: the count after which a gradient's weight in m has halved"),
         _half_life("second_memory_half_life", "h_v: the same for the memory v of squares"),
+        Coordinate("second_memory", "switch", "keep a memory v of squares and divide by its root"),
         Coordinate(
             "readout",
             "number",
@@ -87,6 +88,8 @@ COORDINATES = {
         ),
         _half_life("shrink_half_life", "h_a: the count after which weights without updates have halved", never=True),
         Coordinate("motion", "choice", "how θ moves along the direction", choices=MOTIONS),
+        Coordinate("exponential", "choice", "how a rotation is made of its direction", choices=EXPONENTIALS),
+        Coordinate("alternate", "switch", "rotate from the right in odd updates and from the left in even ones"),
         Coordinate("shrink", "choice", "which entries shrink, and how shrinking follows the step", choices=KINDS),
         Coordinate(
             "interpolation", "number", "β: where gradients are taken, (1 − β) z + β x between z and its mean", high=1.0

@@ -9,6 +9,8 @@ float32 β (relative 8e-3 in 1 − β at Δτ = 256, h = 1e9). State starts at 0
 total weight 1 − 2^(−τ/h); the readout has 1 − μ 2^(−τ/h). Bias correction divides by these, with τ the
 cumulative count of the parameter, so it is right for varying Δτ and for parameters that joined late.
 
+`of_memory`: v remembers the squares of m+ instead, v+ = v + c_v (m+² − v).
+
 The readout covers the known forms: μ = 1 plain memory, μ = β Nesterov, μ = β₁/β₂ Lion.
 """
 
@@ -20,6 +22,7 @@ from .clock import Clock
 from .counts import complement
 from .part import Stage, key
 from .recursion import Action, Array, Arrays, Namespace, Scalars, Shape
+from .signal import AMBIENT
 
 NAMES = ("m", "v")  # the keys of the state, part of the interface
 
@@ -31,10 +34,21 @@ def blend(x: Array, y: Array, c: float | Array) -> Array:
 
 @dataclass(frozen=True)
 class Memories(Stage):
-    """m (first moment) and v (second moment), each in the shape of its channel."""
+    """m (first moment) and v (second moment) in every channel of g, each in the shape of its channel."""
 
     first: bool = True
     second: bool = False
+    of_memory: bool = False
+    channels: tuple[str, ...] = (AMBIENT,)
+
+    @property
+    def apart(self) -> tuple[str, ...]:
+        return tuple(key(name, channel) for channel in self.channels if channel != AMBIENT for name in self._names)
+
+    @property
+    def _names(self) -> list[str]:
+        kept = {"m": self.first, "v": self.second}
+        return [name for name in NAMES if kept[name]]
 
     @property
     def needs(self) -> dict[str, tuple[str, ...]]:
@@ -45,9 +59,7 @@ class Memories(Stage):
         return {name: complement(clock.dtau, action[used]) for name, (used,) in self.needs.items()}
 
     def init(self, xp: Namespace, g: Arrays) -> Arrays:
-        kept = {"m": self.first, "v": self.second}
-        names = [name for name in NAMES if kept[name]]
-        return {key(name, channel): xp.zeros_like(x) for channel, x in g.items() for name in names}
+        return {key(name, channel): xp.zeros_like(x) for channel, x in g.items() for name in self._names}
 
     def __call__(self, xp: Namespace, state: Arrays, g: Arrays, k: Scalars) -> Arrays:
         s = {}
@@ -56,8 +68,8 @@ class Memories(Stage):
                 name = key("m", channel)
                 s[name] = blend(state[name], x, k["c_m"])
             if self.second:
-                name = key("v", channel)
-                s[name] = blend(state[name], x * x, k["c_v"])
+                name, squared = key("v", channel), s[key("m", channel)] if self.of_memory else x
+                s[name] = blend(state[name], squared * squared, k["c_v"])
         return s
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,6 +21,7 @@ class Stage:
     local: ClassVar[bool] = True
     averages: ClassVar[bool] = False  # of motions: weights are evaluated at another point than θ
     whole: ClassVar[bool] = False
+    largest: ClassVar[float] = math.inf  # entry of a gradient that it can work with
 
     @property
     def apart(self) -> tuple[str, ...]:

@@ -19,7 +19,6 @@ import numpy as np
 from . import catalog
 from .clock import Clock
 from .counts import complement, increment
-from .directions.polar import EXACT
 from .errors import CheckpointError, GradientError, RecipeError, nearest
 from .recipe import Group, Recipe
 from .recursion import Array, Arrays, Namespace, Row, Shape
@@ -164,8 +163,9 @@ class Plan:
         self._warn_if_unstated()
 
     def largest(self, name: str) -> float:
-        """The largest finite entry of a gradient of this parameter: a memory of squares must not overflow."""
-        return LARGEST_SQUARED if "c_v" in self.groups[self.group_of[name]].row.needs else math.inf
+        """The largest entry of a gradient of this parameter: neither signal nor memory of squares may overflow."""
+        row = self.groups[self.group_of[name]].row
+        return min(row.signal.largest, LARGEST_SQUARED if "c_v" in row.needs else math.inf)
 
     @property
     def scheduled(self) -> bool:
@@ -328,15 +328,6 @@ class Plan:
                     stacklevel=3,
                 )
                 return
-
-    def refuse_factorisations(self) -> None:
-        """RecipeError if a group asks for a library's factorisation: the exact tier below float64 has none."""
-        for planned in self.groups:
-            if planned.action.get("polar") == EXACT:
-                raise RecipeError(
-                    f"group {planned.group.name!r}: polar = 'exact' is a library's factorisation, which the exact tier "
-                    "has in float64 only; name a coefficient set"
-                )
 
     def warn_if_too_fine(self, dtypes: Mapping[str, str]) -> None:
         """Warn about half-precision parameters whose shrink per update is lost in rounding."""

@@ -68,6 +68,11 @@ class Part(Protocol):
 
 
 class Signal(Part, Protocol):
+    @property
+    def largest(self) -> float:
+        """The largest entry of a gradient that it can work with; inf: any finite one."""
+        ...
+
     def zeros(self, xp: Namespace, theta: Array) -> Arrays:
         """The channels of g, all 0: what the memory of them starts from."""
         ...

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import dualopt
 from dualopt import ENTRIES, Count, Group, Recipe, Schedule
+from dualopt.catalog.meaning import broken, not_taken
 from dualopt.coordinates import COORDINATES
 from dualopt.errors import CountError, RecipeError
 from dualopt.motion import MOTIONS
@@ -208,14 +209,14 @@ def _of(row: str, key: str) -> st.SearchStrategy[Any]:
 def groups(draw: st.DrawFn, name: str) -> dict[str, Any]:
     row = draw(st.sampled_from(list(ENTRIES)))
     motion = draw(st.sampled_from(MOTIONS))
-    uses = ENTRIES[row].under(motion).keys() - {"motion"}
-    chosen = draw(st.sets(st.sampled_from(sorted(uses))))
+    if not_taken(ENTRIES[row], ENTRIES[row].under(motion)) is not None:
+        motion = ENTRIES[row].motion
+    uses = ENTRIES[row].under(motion)
+    chosen = draw(st.sets(st.sampled_from(sorted(uses.keys() - {"motion"}))))
     options = {key: draw(_of(row, key)) for key in sorted(chosen)}
     options |= {"motion": motion} if motion != ENTRIES[row].motion or draw(st.booleans()) else {}
-    if options.get("shrink") != "cautious":
-        options.pop("strict_mask", None)
-    if not options.get("norm", "spectral").startswith("spectral"):
-        options.pop("polar", None)
+    for rule in broken(ENTRIES[row], {**uses, **options}, options):
+        options.pop(rule.over[0], None)
     own = {"name": name, "optimizer": row, "match": draw(st.lists(st.text(min_size=1), min_size=1, max_size=3))}
     if draw(st.booleans()):
         own |= {"ndim": draw(st.integers(0, 5)), "orientation": draw(st.sampled_from(ORIENTATIONS))}
@@ -423,12 +424,15 @@ def test_every_row_is_complete(name: str) -> None:
     """Defaults pass their own checks, every coordinate is known, and each is behind a scalar or a choice."""
     found = ENTRIES[name]
     stated = {key: value for key, value in found.defaults.items() if value is not None}
+    for rule in broken(found, found.defaults, stated):
+        del stated[rule.over[0]]
     assert Group(name, stated).options == stated
     assert set(found.uses) <= set(COORDINATES)
     assert found.summary
     assert found.source
-    for shrink in KINDS:
-        planned = Plan(Recipe((Group(name, {"shrink": shrink}),)), {"w": (3, 4)}).groups[0]
+    for shrink in KINDS if "shrink" in found.uses else (None,):
+        options = {} if shrink is None else {"shrink": shrink}
+        planned = Plan(Recipe((Group(name, options),)), {"w": (3, 4)}).groups[0]
         numbers = {used for scalar in planned.row.needs.values() for used in scalar}
         assert numbers <= set(planned.action)
 

@@ -125,6 +125,7 @@ _STATED: dict[str, dict[str, Any]] = {
     "adam_l2": {**_LIVES, **_SQUARES, "step": 0.01, "l2": 0.02},
     "sgdm": {**_LIVES, "step": 0.1},
     "sf_adamw": {**_SQUARES, "shrink_half_life": 15_000.0, "step": 0.01},
+    "pion": {"memory_half_life": 3370.0, **_SQUARES, "second_memory": True, "step": 0.1},
 }
 
 

@@ -7,19 +7,30 @@ defaults are those of the sources.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..coordinates import COORDINATES, Value, hint
 from ..directions.polar import EXACT
-from ..directions.symmetry import AFTER
 from ..errors import RecipeError, nearest
+from ..memory import Memories
 from ..recursion import Row
 from .averaging import AVERAGING
 from .elementwise import ELEMENTWISE
 from .entry import Entry, Options
+from .meaning import broken, not_taken
+from .rotations import ROTATIONS
 from .spectral import SPECTRAL
 from .symmetric import SYMMETRIC
 from .ways import WAYS
 
-ENTRIES: dict[str, Entry] = {e.name: e for e in (*ELEMENTWISE, *SPECTRAL, *AVERAGING, *SYMMETRIC)}
+FAMILIES: dict[str, tuple[Entry, ...]] = {
+    "elementwise": ELEMENTWISE,
+    "spectral": SPECTRAL,
+    "averaging": AVERAGING,
+    "symmetric": SYMMETRIC,
+    "rotations": ROTATIONS,
+}
+ENTRIES: dict[str, Entry] = {e.name: e for family in FAMILIES.values() for e in family}
 
 
 def entry(name: object, where: str = "optimizer") -> Entry:
@@ -40,24 +51,23 @@ def check(name: str, stated: Options, where: str) -> dict[str, Value]:
     """
     found = entry(name, where)
     motion = COORDINATES["motion"].check(stated.get("motion", found.motion), where)
-    uses = found.under(str(motion))
+    way, uses = WAYS[str(motion)], found.under(str(motion))
     checked: dict[str, Value] = {}
     for key, value in stated.items():
         if key not in COORDINATES:
             raise RecipeError(f"{where}: unknown key {key!r}{hint(key, COORDINATES)}")
         if key not in uses:
             moving = "" if motion == found.motion else f" with motion = {motion!r}"
-            raise RecipeError(f"{where}: {name}{moving} does not use {key!r}; it uses {', '.join(uses)}")
+            why = f" ({way.without[key]})" if key in way.without else ""
+            raise RecipeError(f"{where}: {name}{moving} does not use {key!r}{why}; it uses {', '.join(uses)}")
         checked[key] = COORDINATES[key].check(value, where)
         if key in found.only and checked[key] not in found.only[key]:
             raise RecipeError(f"{where}: {key} = {value!r} is not for {name}, which has {', '.join(found.only[key])}")
     full = {**uses, **checked}
-    if full.get("strict_mask") is not None and full.get("shrink") != "cautious":
-        raise RecipeError(f"{where}: strict_mask belongs to shrink = 'cautious', but shrink = {full.get('shrink')!r}")
-    if "polar" in checked and "norm" in full and not str(full["norm"]).startswith("spectral"):
-        raise RecipeError(f"{where}: norm = {full['norm']!r} has no polar factor; drop 'polar'")
-    if "nuclear_power" in checked and full.get("order") == AFTER:
-        raise RecipeError(f"{where}: order = {AFTER!r} brings rows to length 1, so ν^α cancels; drop 'nuclear_power'")
+    for rule in broken(found, full, checked):
+        raise RecipeError(f"{where}: {rule.says.format_map(full)}")
+    if (why_not := not_taken(found, full)) is not None:
+        raise RecipeError(f"{where}: motion = {motion!r} does not take {name}: {why_not}")
     return checked
 
 
@@ -84,7 +94,10 @@ def row(name: str, options: Options) -> Row:
     """The row called `name` with its structural choices taken from `options` (as from `complete`)."""
     found = entry(name)
     signal, memory, direction = found.parts(options)
-    motion = WAYS[options["motion"]].build(options, signal, memory, direction)
+    way = WAYS[options["motion"]]
+    if way.signal is not None and isinstance(memory, Memories):
+        signal, memory = way.signal, replace(memory, channels=way.signal.channels)
+    motion = way.build(options, signal, memory, direction)
     resolved = {key: str(value) for key, value in options.items() if COORDINATES[key].kind in ("choice", "switch")}
     if not str(resolved.get("norm", "spectral")).startswith("spectral"):
         resolved.pop("polar", None)

@@ -4,14 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from ..motion import ADDITIVE, AVERAGED, Additive, Averaged, Targeted
+from ..lie import SkewPair
+from ..memory import Memories
+from ..motion import (
+    ADDITIVE,
+    AVERAGED,
+    MULTIPLICATIVE,
+    TRANSPORTED,
+    Additive,
+    Averaged,
+    Multiplicative,
+    Targeted,
+    Transported,
+)
 from ..recursion import Direction, Memory, Motion, Signal
 from ..shrink import Cautious, Corrected, Direct, Shrink
+from ..signal import Gradient
 
 Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Rows that a motion does not take: `why` completes "MOTION does not take ROW: "."""
+
+    why: str
+    when: Callable[[Signal, Memory, Direction], bool]
 
 
 @dataclass(frozen=True)
@@ -26,6 +47,9 @@ class Way:
         build: (options, signal, memory, direction) -> the motion.
         replaces: coordinates of rows that have no meaning under it.
         least_ndim: dimensions that its parameters have at least.
+        without: why coordinates that other motions read, or that it replaces, mean nothing under it.
+        refuses: the rows that it does not take.
+        signal: in whose coordinates rows remember under it, channel by channel; None: their own.
     """
 
     name: str
@@ -35,6 +59,13 @@ class Way:
     build: Callable[[Options, Signal, Memory, Direction], Motion]
     replaces: tuple[str, ...] = ()
     least_ndim: int = 0
+    without: Mapping[str, str] = field(default_factory=dict)
+    refuses: tuple[Refusal, ...] = ()
+    signal: SkewPair | None = None
+
+    def refusal(self, signal: Signal, memory: Memory, direction: Direction) -> str | None:
+        """Why it does not take a row with these parts; None if it does."""
+        return next((r.why for r in self.refuses if r.when(signal, memory, direction)), None)
 
 
 def shrink(o: Options) -> Shrink:
@@ -59,6 +90,22 @@ AVERAGING: dict[str, Any] = {
     "averaging_power": 0.0,
     "averaging_counts": False,
 }
+PION = "Pion, arXiv 2605.12492"
+ROTATING: dict[str, Any] = {"exponential": "taylor", "alternate": False}
+NOT_ROTATING = dict.fromkeys(
+    SHRINKING, "rotations keep the singular values: nothing shrinks, and the step is an angle scale"
+) | {
+    "target_rms": "rotations keep the RMS of the weights",
+    "l2": "the gradient λW of the penalty has no part along a rotation",
+}
+REMEMBERS = Refusal("it remembers more than m and v", lambda signal, memory, direction: type(memory) is not Memories)
+MEASURES = Refusal("it reads more than the gradient", lambda signal, memory, direction: type(signal) is not Gradient)
+COUPLES = Refusal(
+    "its direction is not elementwise, and would not be skew", lambda signal, memory, direction: not direction.local
+)
+FORGETS = Refusal(
+    "it has no memory m to turn with the weights", lambda signal, memory, direction: "c_m" not in memory.needs
+)
 
 WAYS = {
     w.name: w
@@ -70,6 +117,29 @@ WAYS = {
             "arXiv 2405.15682, 2605.23061",
             SHRINKING | AVERAGING,
             _averaged,
+        ),
+        Way(
+            MULTIPLICATIVE,
+            "W+ = E(X_out) W E(X_in), rotations; memories of the skew gradients",
+            PION,
+            ROTATING,
+            lambda o, signal, memory, direction: Multiplicative(o["exponential"], o["alternate"]),
+            replaces=("l2",),
+            least_ndim=2,
+            without=NOT_ROTATING,
+            refuses=(MEASURES, REMEMBERS, COUPLES),
+            signal=SkewPair(),
+        ),
+        Way(
+            TRANSPORTED,
+            "the same with memories of the gradient, which turn with the weights",
+            PION,
+            ROTATING,
+            lambda o, signal, memory, direction: Transported(o["exponential"], o["alternate"]),
+            replaces=("l2",),
+            least_ndim=2,
+            without=NOT_ROTATING,
+            refuses=(REMEMBERS, FORGETS),
         ),
     )
 }

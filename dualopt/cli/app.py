@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import DualoptError, MissingFrameworkError
-from . import conversion, demo, inspection, missing, replaying, training
+from . import conversion, demo, inspection, listing, missing, replaying, training
 from .output import complain
 
 BAD_INPUT, MISSING = 2, 3  # exit statuses; 1 is a comparison that failed, 130 an interrupted run
@@ -46,7 +46,7 @@ app.command("train")(training.train)
 app.command("explain")(inspection.explain)
 app.command("convert")(conversion.convert)
 app.command("replay")(replaying.replay)
-app.command("list")(inspection.catalogue)
+app.command("list")(listing.catalogue)
 
 
 @app.command("conformance", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -1,22 +1,18 @@
-"""`dualopt explain` and `dualopt list`: what a recipe does, and what there is to put into one."""
+"""`dualopt explain`: what a recipe does with a model."""
 
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..catalog import ENTRIES
-from ..coordinates import COORDINATES
 from ..errors import RecipeError
 from ..explain import explain as explanation
-from ..plaintext import listing
 from ..recursion import Shape
 from ..workload.model import GPTConfig, parameter_shapes
-from .output import emit, say, stdout
+from .output import emit, stdout
 from .training import Json
 
 
@@ -58,27 +54,3 @@ def _shapes(path: Path) -> dict[str, Shape]:
         if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
             raise RecipeError(f"{path}: the shape of {name!r} is a list of whole numbers, got {shape!r}")
     return {name: tuple(shape) for name, shape in table.items()}
-
-
-def catalogue(as_json: Json = False) -> None:
-    """List the optimizers with their coordinates and defaults."""
-    if as_json:
-        emit(
-            [
-                {"name": e.name, "summary": e.summary, "source": e.source, "defaults": dict(e.defaults)}
-                for e in ENTRIES.values()
-            ]
-        )
-        return
-    for entry in ENTRIES.values():
-        say(f"{entry.name}: {entry.summary} ({entry.source})", style="bold", hanging=4)
-        stated = [f"{key} = {_default(key, value)}" for key, value in entry.defaults.items() if value is not None]
-        optional = [f"{key} (optional)" for key, value in entry.defaults.items() if value is None]
-        say(listing([*stated, *optional]), indent=4)
-    say("Default half-lives are in updates; a recipe multiplies them by its per_update.")
-
-
-def _default(key: str, value: Any) -> str:
-    if COORDINATES[key].kind == "half-life":
-        return "never" if value == math.inf else f"{value:.4g} updates"
-    return f"{value:.4g}" if isinstance(value, float) else str(value).lower()

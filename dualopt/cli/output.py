@@ -80,6 +80,17 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     stdout().print()
 
 
+def lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of texts, which wrap within their columns; the first stays whole."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for i, column in enumerate(columns):
+        made.add_column(column, no_wrap=i == 0, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(cell) for cell in row))
+    stdout().print(made)
+    stdout().print()
+
+
 @contextmanager
 def progress(label: str, total: int, *, quiet: bool = False) -> Iterator[Tick]:
     """A progress bar on a terminal; elsewhere a line now and then."""

@@ -2,10 +2,25 @@
 
 from .additive import Additive
 from .averaged import Averaged
+from .multiplicative import EXPONENTIALS, Multiplicative, Transported
 from .targeted import Targeted
 
 ADDITIVE = "additive"
 AVERAGED = "averaged"
-MOTIONS = (ADDITIVE, AVERAGED)
+MULTIPLICATIVE = "multiplicative"
+TRANSPORTED = "transported"
+MOTIONS = (ADDITIVE, AVERAGED, MULTIPLICATIVE, TRANSPORTED)
 
-__all__ = ["ADDITIVE", "AVERAGED", "MOTIONS", "Additive", "Averaged", "Targeted"]
+__all__ = [
+    "ADDITIVE",
+    "AVERAGED",
+    "EXPONENTIALS",
+    "MOTIONS",
+    "MULTIPLICATIVE",
+    "TRANSPORTED",
+    "Additive",
+    "Averaged",
+    "Multiplicative",
+    "Targeted",
+    "Transported",
+]

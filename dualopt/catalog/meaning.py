@@ -1,0 +1,138 @@
+"""Which combinations mean nothing, and why, as data: `catalog.check` refuses them, `dualopt list` prints them.
+
+Three tables: the rules here, of coordinates against each other; and of every motion in `ways` the rows that it does
+not take (`refuses`) and the coordinates that have no place under it (`without`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..directions.symmetry import AFTER, POWERS
+from .entry import Entry, Parts
+from .ways import WAYS
+
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """What a rule judges: all coordinates of a row (None: optional), the stated ones, and the parts they make."""
+
+    full: Options
+    stated: Options
+    parts: Parts
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A combination without meaning.
+
+    Attributes:
+        over: the coordinates that it is about, first the one to drop; only a row that uses all of them can break it.
+        what: the combination, in words.
+        why: what is wrong with it.
+        example: coordinates that break it.
+        broken: whether it is there.
+        says: the error; a format string over all coordinates.
+    """
+
+    over: tuple[str, ...]
+    what: str
+    why: str
+    example: Options
+    broken: Callable[[Meeting], bool]
+    says: str
+
+
+def _without_second(key: str) -> Rule:
+    return Rule(
+        over=(key, "second_memory"),
+        what=f"{key} with second_memory = false",
+        why="there is no v then",
+        example={key: 1e3 if key.endswith("half_life") else 1e-6, "second_memory": False},
+        broken=lambda met: key in met.stated and not met.full["second_memory"],
+        says=f"{key} belongs to second_memory = true, but second_memory = false",
+    )
+
+
+RULES = (
+    Rule(
+        over=("strict_mask", "shrink"),
+        what="strict_mask unless shrink = 'cautious'",
+        why="it says which entries the cautious mask takes",
+        example={"strict_mask": True, "shrink": "direct"},
+        broken=lambda met: met.full["strict_mask"] is not None and met.full["shrink"] != "cautious",
+        says="strict_mask belongs to shrink = 'cautious', but shrink = {shrink!r}",
+    ),
+    Rule(
+        over=("polar", "norm"),
+        what="polar unless norm is one of the spectral ones",
+        why="the others have no polar factor",
+        example={"polar": "quintic", "norm": "column"},
+        broken=lambda met: "polar" in met.stated and not str(met.full["norm"]).startswith("spectral"),
+        says="norm = {norm!r} has no polar factor; drop 'polar'",
+    ),
+    Rule(
+        over=("nuclear_power", "order"),
+        what=f"nuclear_power with order = {AFTER!r}",
+        why="rows are brought to length 1 last, so ν^α cancels",
+        example={"nuclear_power": next(iter(POWERS)), "order": AFTER},
+        broken=lambda met: "nuclear_power" in met.stated and met.full["order"] == AFTER,
+        says="order = {order!r} brings rows to length 1, so ν^α cancels; drop 'nuclear_power'",
+    ),
+    _without_second("second_memory_half_life"),
+    _without_second("eps"),
+)
+
+
+def applicable(uses: Options) -> list[Rule]:
+    """The rules that a row with these coordinates can break."""
+    return [rule for rule in RULES if all(key in uses for key in rule.over)]
+
+
+def broken(entry: Entry, full: Options, stated: Options) -> list[Rule]:
+    """The rules that a row breaks with all of its coordinates, of which some are stated."""
+    met = Meeting(full, stated, _parts(entry, full))
+    return [rule for rule in applicable(full) if rule.broken(met)]
+
+
+def not_taken(entry: Entry, full: Options) -> str | None:
+    """Why the motion in `full` does not take the row; None if it does."""
+    return WAYS[full["motion"]].refusal(*_parts(entry, full))
+
+
+def _parts(entry: Entry, full: Options) -> Parts:
+    return entry.parts({key: value for key, value in full.items() if value is not None})
+
+
+@dataclass(frozen=True)
+class Meaningless:
+    """A combination of a row without meaning, and why, in words."""
+
+    what: str
+    why: str
+
+
+def of(entry: Entry) -> list[Meaningless]:
+    """All that means nothing with this row: motions, coordinates under the others, and combinations."""
+    found: list[Meaningless] = []
+    rules: list[Rule] = []
+    reasons: dict[tuple[str, str], list[str]] = {}  # (coordinate, why) -> motions
+    for motion, way in WAYS.items():
+        uses = entry.under(motion)
+        why = not_taken(entry, uses)
+        if why is not None:
+            found.append(Meaningless(f"motion = {motion!r}", why))
+            continue
+        for key, reason in way.without.items():
+            if key in entry.own or any(key in other.defaults for other in WAYS.values()):
+                reasons.setdefault((key, reason), []).append(repr(motion))
+        rules += [rule for rule in applicable(uses) if rule not in rules]
+    together: dict[tuple[str, str], list[str]] = {}  # (motions, why) -> coordinates
+    for (key, reason), motions in reasons.items():
+        together.setdefault((" or ".join(motions), reason), []).append(key)
+    found += [Meaningless(f"{', '.join(k)} with motion = {motions}", why) for (motions, why), k in together.items()]
+    return found + [Meaningless(rule.what, rule.why) for rule in rules]

@@ -1,0 +1,123 @@
+"""`dualopt list`: what there is to put into a recipe, and what means nothing together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from fnmatch import fnmatchcase
+from typing import Annotated, Any
+
+import typer
+
+from ..catalog import ENTRIES, FAMILIES, meaning
+from ..catalog.entry import Entry
+from ..catalog.ways import WAYS
+from ..coordinates import COORDINATES
+from ..errors import RecipeError, nearest
+from ..plaintext import listing
+from .output import emit, lines, say
+from .training import Json
+
+
+def catalogue(
+    pattern: Annotated[str, typer.Argument(help="Only rows whose name matches, e.g. 'scion*'.")] = "*",
+    motion: Annotated[str | None, typer.Option(help="Only rows that this motion takes.", show_default=False)] = None,
+    family: Annotated[
+        str | None, typer.Option(help=f"Only this family: {', '.join(FAMILIES)}.", show_default=False)
+    ] = None,
+    uses: Annotated[
+        list[str] | None, typer.Option(help="Only rows that use this coordinate; repeatable.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the optimizers; of one alone all coordinates with their defaults, and what means nothing with it."""
+    found = _chosen(pattern, motion, family, uses or [])
+    if as_json:
+        emit([_described(entry, motion) for entry in found])
+    elif len(found) == 1:
+        _details(found[0], motion or found[0].motion)
+    else:
+        _table(found)
+
+
+def _chosen(pattern: str, motion: str | None, family: str | None, uses: list[str]) -> list[Entry]:
+    """The rows that pass all filters. RecipeError for a filter that names nothing, or if none passes."""
+    asked: list[tuple[str | None, Collection[str], str]] = [(motion, WAYS, "motion"), (family, FAMILIES, "family")]
+    asked += [(key, COORDINATES, "coordinate") for key in uses]
+    for name, known, what in asked:
+        if name is not None and name not in known:
+            raise RecipeError(f"{name!r} is no {what}; known are {', '.join(known)}{nearest(str(name), known)}")
+    found = [
+        entry
+        for entry in ENTRIES.values()
+        if fnmatchcase(entry.name, pattern)
+        and (family is None or entry in FAMILIES[family])
+        and (motion is None or meaning.not_taken(entry, entry.under(motion)) is None)
+        and all(key in entry.under(motion or entry.motion) for key in uses)
+    ]
+    if not found:
+        raise RecipeError(f"no optimizer called {pattern!r} passes the filters{nearest(pattern, ENTRIES)}")
+    return found
+
+
+def _family(entry: Entry) -> str:
+    return next(name for name, members in FAMILIES.items() if entry in members)
+
+
+def _described(entry: Entry, motion: str | None) -> dict[str, Any]:
+    """Everything that is known of a row, as plain data."""
+    return {
+        "name": entry.name,
+        "summary": entry.summary,
+        "source": entry.source,
+        "family": _family(entry),
+        "motion": entry.motion,
+        "ours": entry.ours,
+        "defaults": entry.under(motion or entry.motion),
+        "motions": [name for name in WAYS if meaning.not_taken(entry, entry.under(name)) is None],
+        "meaningless": [{"what": one.what, "why": one.why} for one in meaning.of(entry)],
+    }
+
+
+def _table(found: list[Entry]) -> None:
+    """One row of a table for each; texts wrap in their columns."""
+    whole = [(e.name, f"{e.summary}; ours: {e.ours}" if e.ours else e.summary, e.source, e.motion) for e in found]
+    lines(("name", "what it does", "source", "motion"), whole)
+    say("Motions, for every row that they take:", style="bold")
+    for way in WAYS.values():
+        say(f"{way.name}: {way.summary}", indent=2, hanging=2)
+    say("`dualopt list NAME` shows the coordinates of one, and what means nothing with it.")
+
+
+def _details(entry: Entry, motion: str) -> None:
+    """One row: where it is from, its coordinates under a motion, and what means nothing with it."""
+    say(f"{entry.name}: {entry.summary}", style="bold", hanging=4)
+    say(f"Source: {entry.source}. Family: {_family(entry)}. Published with motion = {entry.motion!r}.", hanging=4)
+    if entry.ours:
+        say(f"Ours: {entry.ours}.", hanging=4)
+    uses = entry.under(motion)
+    rows = [(key, _default(key, value), _meaning(key)) for key, value in uses.items()]
+    say(f"\nCoordinates with motion = {motion!r}", style="bold")
+    lines(("coordinate", "default", "meaning"), rows)
+    say("Default half-lives are in updates; a recipe multiplies them by its per_update.")
+    others = [name for name in WAYS if name != motion and meaning.not_taken(entry, entry.under(name)) is None]
+    if others:
+        say(f"It also takes {listing(f'motion = {name!r}' for name in others)}.")
+    nothing = meaning.of(entry)
+    if nothing:
+        say("Without meaning", style="bold")
+        for one in nothing:
+            say(f"{one.what}: {one.why}", indent=2, hanging=2)
+
+
+def _meaning(key: str) -> str:
+    found = COORDINATES[key]
+    return f"{found.meaning}: {', '.join(found.choices)}" if found.choices else found.meaning
+
+
+def _default(key: str, value: Any) -> str:
+    if value is None:
+        return "(optional)"
+    if COORDINATES[key].kind == "half-life":
+        return "never" if value == math.inf else f"{value:.4g} updates"
+    return f"{value:.4g}" if isinstance(value, float) else str(value).lower()
