@@ -209,7 +209,8 @@ def _schedule(recipe: Recipe) -> str:
 
 def _group(planned: PlannedGroup) -> GroupUse:
     entry = catalog.entry(planned.group.optimizer)
-    uses = {key: Use(planned.action[key], key in planned.group.options) for key in entry.uses if key in planned.action}
+    under = entry.under(planned.action["motion"])
+    uses = {key: Use(planned.action[key], key in planned.group.options) for key in under if key in planned.action}
     if "norm" in uses and "polar" not in planned.row.resolved:
         uses.pop("polar", None)  # only spectral norms have a polar factor
     entries = sum(view.size for view in planned.views.values())

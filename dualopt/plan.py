@@ -137,7 +137,10 @@ class Plan:
 
     def largest(self, name: str) -> float:
         """The largest finite entry of a gradient of this parameter: a memory of squares must not overflow."""
-        return LARGEST_SQUARED if "c_v" in self.groups[self.group_of[name]].row.needs else math.inf
+        planned = self.groups[self.group_of[name]]
+        if "c_nu" in planned.row.needs:  # of squared lengths
+            return LARGEST_SQUARED / math.sqrt(max(planned.views[name].size, 1))
+        return LARGEST_SQUARED if "c_v" in planned.row.needs else math.inf
 
     @property
     def scheduled(self) -> bool:

@@ -205,6 +205,10 @@ def groups(draw: st.DrawFn, name: str) -> dict[str, Any]:
     options = {key: draw(values(key)) for key in sorted(chosen)}
     if options.get("shrink") != "cautious":
         options.pop("strict_mask", None)
+    for key in ("motion", "solve", "steady_rms", "correlation"):  # they exclude others: tests/test_motions.py
+        options.pop(key, None)
+    if ENTRIES[row].motion == "rotational" and options.get("shrink_half_life") == INF:
+        options.pop("shrink_half_life")
     if not options.get("norm", "spectral").startswith("spectral"):
         options.pop("polar", None)
     own = {"name": name, "optimizer": row, "match": draw(st.lists(st.text(min_size=1), min_size=1, max_size=3))}
@@ -418,8 +422,8 @@ def test_every_row_is_complete(name: str) -> None:
     assert set(found.uses) <= set(COORDINATES)
     assert found.summary
     assert found.source
-    for shrink in KINDS:
-        planned = Plan(Recipe((Group(name, {"shrink": shrink}),)), {"w": (3, 4)}).groups[0]
+    for options in [{"shrink": shrink} for shrink in KINDS if "shrink" in found.uses] or [{}]:
+        planned = Plan(Recipe((Group(name, options),)), {"w": (3, 4)}).groups[0]
         numbers = {used for scalar in planned.row.needs.values() for used in scalar}
         assert numbers <= set(planned.action)
 

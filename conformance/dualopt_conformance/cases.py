@@ -121,6 +121,11 @@ _STATED: dict[str, dict[str, Any]] = {
     "adamw": {**_LIVES, **_SQUARES, "step": 0.01},
     "adam_l2": {**_LIVES, **_SQUARES, "step": 0.01, "l2": 0.02},
     "sgdm": {**_LIVES, "step": 0.1},
+    "rotational_adamw": {**_LIVES, **_SQUARES},
+    "rotational_lion": _LIVES,
+    "rotational_sgdm": _LIVES,
+    "single_half_life": {"memory_half_life": 3370.0},
+    "hyperball": {"memory_half_life": 3370.0, "step": 0.02},
 }
 
 

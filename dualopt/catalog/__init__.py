@@ -13,10 +13,12 @@ from ..errors import RecipeError, nearest
 from ..recursion import Row
 from .elementwise import ELEMENTWISE
 from .entry import Entry, Options
+from .rules import INSTEAD, refuse
 from .spectral import SPECTRAL
+from .spheres import SPHERES
 from .ways import WAYS
 
-ENTRIES: dict[str, Entry] = {e.name: e for e in (*ELEMENTWISE, *SPECTRAL)}
+ENTRIES: dict[str, Entry] = {e.name: e for e in (*ELEMENTWISE, *SPECTRAL, *SPHERES)}
 
 
 def entry(name: object, where: str = "optimizer") -> Entry:
@@ -51,6 +53,7 @@ def check(name: str, stated: Options, where: str) -> dict[str, Value]:
         raise RecipeError(f"{where}: strict_mask belongs to shrink = 'cautious', but shrink = {full.get('shrink')!r}")
     if "polar" in checked and "norm" in full and not str(full["norm"]).startswith("spectral"):
         raise RecipeError(f"{where}: norm = {full['norm']!r} has no polar factor; drop 'polar'")
+    refuse(checked, full, found.parts(complete(name, checked))[2], where)
     return checked
 
 
@@ -65,7 +68,7 @@ def complete(
     found = entry(name)
     for key, default in found.under(str(stated.get("motion", found.motion))).items():
         value, factor = (stated[key], unit) if key in stated else (default, per_update)
-        if value is None:
+        if value is None or any(key in INSTEAD.get(other, ()) for other in stated):
             continue
         if key == "polar" and key not in stated and exact_polar:
             value = EXACT
@@ -82,6 +85,11 @@ def row(name: str, options: Options) -> Row:
     if not str(resolved.get("norm", "spectral")).startswith("spectral"):
         resolved.pop("polar", None)
     return Row(name, signal, memory, direction, motion, found.source, resolved)
+
+
+def moves_matrices(options: Options) -> bool:
+    """True if it is the motion that needs matrices, whatever the row."""
+    return WAYS[options["motion"]].least_ndim > 1
 
 
 def least_ndim(name: str, options: Options) -> int:

@@ -3,7 +3,7 @@
 from .additive import Additive
 from .targeted import Targeted
 
-ADDITIVE = "additive"
-MOTIONS = (ADDITIVE,)
+ADDITIVE, ROTATIONAL, SPHERE, HYPERBALL = "additive", "rotational", "sphere", "hyperball"
+MOTIONS = (ADDITIVE, ROTATIONAL, SPHERE, HYPERBALL)
 
-__all__ = ["ADDITIVE", "MOTIONS", "Additive", "Targeted"]
+__all__ = ["ADDITIVE", "HYPERBALL", "MOTIONS", "ROTATIONAL", "SPHERE", "Additive", "Targeted"]
