@@ -10,7 +10,7 @@ from .elementwise import ADAM, LION, adam, first
 from .entry import Entry, retained
 from .spectral import SCIONC, matrices, norm_ball
 
-SGDM: dict[str, Any] = {"memory_half_life": retained(0.9), "readout": 1.0, "bias_correction": False}
+SGDM: dict[str, Any] = {"step": 0.1, "memory_half_life": retained(0.9), "readout": 1.0, "bias_correction": False}
 KOSSON = "arXiv 2305.17212; epfml/rotational-optimizers"
 NOTES = "JiHa-Kim, notes and code after ScionC (2026)"
 
@@ -49,7 +49,7 @@ SPHERES = (
         "single_half_life",
         "one half-life for the memory and for the direction of the weights",
         NOTES,
-        {"memory_half_life": 1024.0, "readout": 1.0},
+        {"step": 0.1, "memory_half_life": 1024.0, "readout": 1.0},  # the step is for motion = "additive"
         first(Identity()),
         matrices,
         SPHERE,

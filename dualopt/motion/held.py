@@ -18,9 +18,9 @@ class Held(Additive):
 
     With the pooled sums  ξ = Σ (P∘θ)²,  χ = Σ P∘θ∘(θ + ηu),  ω = Σ (θ + ηu)²  over n entries, the equation is
 
-        ξ d² − 2 χ d + ω − n R² = 0,      D = χ² − ξ (ω − n R²)
+        ξ d² − 2 χ d + ω − n R² = 0,      D = (χ/ξ)² − (ω − n R²)/ξ
 
-    and d its root closest to 0, (ω − n R²) / (χ ± √D) with the sign of χ; the closest approach χ/ξ when no root
+    and d its root closest to 0, (ω − n R²)/ξ / (χ/ξ ± √D) with the sign of χ; the closest approach χ/ξ when no root
     is real; 0 when the mask leaves nothing. d < 0 lets the weights grow. P is 1 with direct shrink; cautious, it is
     1 where u θ <= 0, u being added: an entry that u already shrinks is left alone.
 
@@ -54,12 +54,13 @@ class Held(Additive):
 
     def solve(self, xp: Namespace, k: Scalars) -> Array:
         """The d of the docstring, a 0-d array."""
-        xi, chi, excess = k["sum_pp"], k["sum_pa"], k["excess"]
+        xi = k["sum_pp"]
         zero, one = xp.zeros_like(xi), xp.ones_like(xi)
-        discriminant = chi * chi - xi * excess
+        inverse = one / xp.where(xi > 0, xi, one)
+        nearest, excess = k["sum_pa"] * inverse, k["excess"] * inverse  # of size 1 where χ² and ξω overflow
+        discriminant = nearest * nearest - excess
         real = discriminant > 0
         root = xp.sqrt(xp.where(real, discriminant, zero))
-        below = chi + xp.where(chi < 0, -root, root)
+        below = nearest + xp.where(nearest < 0, -root, root)
         solved = excess * (one / xp.where(below == 0, one, below))
-        nearest = chi * (one / xp.where(xi > 0, xi, one))
         return xp.where(xi > 0, xp.where(real, solved, nearest), zero)

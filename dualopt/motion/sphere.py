@@ -112,7 +112,7 @@ class SingleHalfLife(Geodesic):
 
 @dataclass(frozen=True)
 class Hyperball(Sphere):
-    """Ŵ ← rmsnorm(Ŵ + η rmsnorm(u)), η = q · step: u is not projected, so the angle is below η.
+    """Ŵ ← rmsnorm(Ŵ + η rmsnorm(u)), η = q · step: u is not projected, and the angle at most arcsin η.
 
     Source: JiHa-Kim, the successor of ScionC. `Geodesic` turns by the angle η instead, along the tangent part of
     u. Where u cancels Ŵ to 0 (η = 1) there is no direction, and W stays.
