@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -222,13 +223,13 @@ def test_the_first_angle(seed: int, name: str, h: float) -> None:
     np.testing.assert_allclose(tangent, found.scalars[0]["w"]["eta_r"], rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", [*ANGLES, "muon"])
+@pytest.mark.parametrize("name", [*ANGLES, "scionc"])
 def test_the_mean_square_angle(name: str) -> None:
     """η̂_r² over 800 updates of 64 rows on noise. ν is a mean over 70 updates of ‖d‖², whose spread of √(2/64)
     it follows: within 2 %. The angle is arctan of what is set, less by η̂_r²."""
     rng = np.random.default_rng(3)
     options = {"optimizer": name, "motion": "rotational", "rotation_centred": False, "shrink_half_life": 300}
-    options |= {"polar": "exact"} if name == "muon" else {}
+    options |= {"norm": "column"} if name == "scionc" else {}
     grads = [{"w": rng.standard_normal((64, 64))} for _ in range(800)]
     found = replay(options, {"w": rng.standard_normal((64, 64))}, grads, 1, dtype="float64")
     eta_r = found.scalars[0]["w"]["eta_r"]
@@ -284,7 +285,7 @@ SPHERES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", SPHERES)
 @given(seed=SEED, kind=KIND)
 def test_spheres_keep_the_norm_and_turn_by_the_angle(backend: Backend, case: str, seed: int, kind: str) -> None:
-    """‖W‖ is constant to 16 roundings; mean(Ŵ_t ∘ Ŵ_{t+1}) = cos φ where anything moves; Hyperball at most by arcsin η."""
+    """‖W‖ is constant to 16 U; mean(Ŵ_t ∘ Ŵ_{t+1}) = cos φ where anything moves. Hyperball: at most arcsin η."""
     params = {"w": draw("bell", (5, 7), seed, "w"), "s": draw("bell", (2, 4, 3), seed, "s")}
     increments = [3, 100, 20]
     grads = [{n: draw(kind, x.shape, seed, f"{n}{t}") for n, x in params.items()} for t in range(3)]
@@ -460,8 +461,8 @@ def _products() -> dict[str, dict[str, Any]]:
     for name, entry in ENTRIES.items():
         for way, options in WAYS.items():
             table = {"optimizer": name, **options}
-            if "motion" not in options and entry.motion != "additive":
-                table["motion"] = "additive"
+            if entry.motion not in ("additive", options.get("motion")):  # a wrapped row, which is here by itself
+                continue
             try:
                 Group.from_dict(table)
             except RecipeError:
@@ -474,10 +475,12 @@ PRODUCTS = _products()
 
 
 def test_the_product_leaves_out_what_has_no_meaning() -> None:
-    left_out = {f"{name} {way}" for name in ENTRIES for way in WAYS} - set(PRODUCTS)
-    assert left_out == {"rmsprop sphere", *(f"{n} settled" for n in ("sgdm", "rotational_sgdm", "single_half_life"))}
+    additive = [name for name, entry in ENTRIES.items() if entry.motion == "additive"]
+    assert {f"{name} {way}" for name in additive for way in WAYS} - set(PRODUCTS) == {"rmsprop sphere", "sgdm settled"}
+    assert {case.split()[0] for case in PRODUCTS} >= {"rotational_lion", "single_half_life", "hyperball"}
 
 
+@lru_cache
 def _replayed(case: str, backend: str) -> Any:
     table = PRODUCTS[case]
     short = "polar" in ENTRIES[table["optimizer"]].uses

@@ -33,7 +33,7 @@ class Gain(nn.Module):
     @property
     def weight(self) -> mx.array:
         """g ∘ W, as the layer uses it."""
-        w = self.inner["weight"]
+        w: mx.array = self.inner["weight"]
         return mx.reshape(self.gain, (-1, *(1,) * (w.ndim - 1))) * w
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

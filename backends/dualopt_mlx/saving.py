@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import mlx.core as mx
@@ -14,7 +14,7 @@ from dualopt.errors import CheckpointError
 from dualopt.plan import RUN, Plan
 from dualopt.recursion import Shape
 
-from .namespace import FAST
+from .namespace import EXACT
 from .parameters import HALF, Named, Tree, merge, replaced, tree_of, values_of, working
 from .state import Memory, State
 
@@ -29,13 +29,13 @@ def to_numpy(x: mx.array) -> np.ndarray[Any, Any]:
     return np.array(working(x) if x.dtype in HALF else x)
 
 
-def from_snapshot(saved: Snapshot, parameters: Named, start: Memory) -> tuple[Named, Memory]:
+def from_snapshot(saved: Snapshot, parameters: Named, start: Callable[[Named], Memory]) -> tuple[Named, Memory]:
     """(parameters, memories) of a snapshot. A parameter that has never been updated may be saved without.
 
     Args:
         saved: of any backend.
         parameters: the present ones, for shapes and dtypes.
-        start: the memories before the first update.
+        start: parameters -> the memories before the first update.
 
     Raises:
         CheckpointError: other parameters, shapes, dtypes or memories.
@@ -46,7 +46,9 @@ def from_snapshot(saved: Snapshot, parameters: Named, start: Memory) -> tuple[Na
     require_dtypes(saved, {name: HALF.get(x.dtype) for name, x in parameters.items()}, where="snapshot")
     for name, x in parameters.items():
         values[name] = mx.array(np.asarray(saved.parameters[name], np.float32)).astype(x.dtype)
-        found, expected = saved.state.get(name, {}), start[name]
+    begun = start(values)
+    for name, x in parameters.items():
+        found, expected = saved.state.get(name, {}), begun[name]
         if not found and not saved.counts.get(name, 0):
             memory[name] = expected
             continue
@@ -110,7 +112,7 @@ class Saving(mlx_optimizers.Optimizer):
         present = values_of(tree, self._shapes, self._shapes)
         inverse = {name: tuple(np.argsort(self._portable(name)).tolist()) for name in present}
         snapshot = permuted(snapshot, inverse, self._apart())
-        values, memory = from_snapshot(snapshot, present, self._start(present))
+        values, memory = from_snapshot(snapshot, present, self._start)
         updates = snapshot.counts.get(RUN, 0) // self.plan.recipe.count.per_update  # their number is not saved
         self._install(snapshot.counts, snapshot.sums, updates, memory)
         values |= {second: values[first] for second, first in self._tied.items()}
@@ -123,7 +125,7 @@ class Saving(mlx_optimizers.Optimizer):
     def _start(self, parameters: Named) -> Memory:
         """The memories before the first update."""
         groups, of = self.plan.groups, self.plan.group_of
-        return {name: groups[of[name]].start(FAST, name, working(x)) for name, x in parameters.items()}
+        return {name: groups[of[name]].start(EXACT, name, working(x)) for name, x in parameters.items()}
 
     def _apart(self) -> dict[str, frozenset[str]]:
         """{parameter: the keys of its state that have a shape of their own}."""

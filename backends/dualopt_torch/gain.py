@@ -28,7 +28,7 @@ class Gain(nn.Module):
         if not isinstance(weight, Tensor) or weight.ndim < 2:
             raise RecipeError("a gain belongs to a module with a weight of two or more dimensions")
         self.inner = inner
-        self.gain = nn.Parameter(torch.ones_like(weight[(..., *(0,) * (weight.ndim - 1))]))
+        self.gain = nn.Parameter(torch.ones(weight.shape[0], dtype=weight.dtype, device=weight.device))
 
     @property
     def weight(self) -> Tensor:

@@ -20,7 +20,7 @@ from dualopt.plan import Plan, Proposal, check_gradient
 from dualopt.recipe import Recipe
 
 from .execute import Executor
-from .namespace import FAST
+from .namespace import EXACT
 from .parameters import Named, named_parameters
 from .saving import Saving
 
@@ -239,7 +239,7 @@ class Optimizer(Saving, torch.optim.Optimizer):
             kept["tau"] = 0
             planned = self.plan.groups[self.plan.group_of[name]]
             dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
-            start = planned.start(FAST, name, p.detach().to(dtype, memory_format=torch.contiguous_format))
+            start = planned.start(EXACT, name, p.detach().to(dtype, memory_format=torch.contiguous_format))
             kept.update({key: x.contiguous() for key, x in start.items()})
         return {key: x for key, x in kept.items() if isinstance(x, torch.Tensor)}
 
