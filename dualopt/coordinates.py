@@ -14,6 +14,8 @@ from .directions.symmetry import ORDERS, POWERS
 from .errors import RecipeError, nearest
 from .motion import EXPONENTIALS, MOTIONS
 from .motion.averaged import SHRUNK, WEIGHTS
+from .motion.rotational import ALGORITHMS, UNITS
+from .noise import CORRELATIONS
 from .shrink import KINDS
 
 Value = float | str | bool
@@ -133,6 +135,15 @@ COORDINATES = {
             "R: solve for the η that brings the group's RMS to R; step bounds it",
             open_low=True,
         ),
+        Coordinate("solve", "choice", "what brings the group's RMS to target_rms", choices=("step", "shrink")),
+        Coordinate("steady_rms", "number", "ρ: the RMS that weights settle at, instead of a step", open_low=True),
+        Coordinate("correlation", "choice", "how sign updates are taken to correlate in time", choices=CORRELATIONS),
+        _half_life("rotation_memory_half_life", "h_ν: that of the mean square ν of what turns a unit"),
+        Coordinate("rotation_unit", "choice", "what turns: each row, or the whole matrix", choices=tuple(UNITS)),
+        Coordinate("rotation_centred", "switch", "every unit has mean 0"),
+        Coordinate("rotation_algorithm", "choice", "which published form of the rotation", choices=ALGORITHMS),
+        Coordinate("rotation_eps", "number", "ε added to the root of ν", open_low=True),
+        Coordinate("retraction", "choice", "how a step returns to its sphere", choices=("normalise", "slerp")),
     )
 }
 

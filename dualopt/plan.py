@@ -164,8 +164,11 @@ class Plan:
 
     def largest(self, name: str) -> float:
         """The largest entry of a gradient of this parameter: neither signal nor memory of squares may overflow."""
-        row = self.groups[self.group_of[name]].row
-        return min(row.signal.largest, LARGEST_SQUARED if "c_v" in row.needs else math.inf)
+        planned = self.groups[self.group_of[name]]
+        row, largest = planned.row, planned.row.signal.largest
+        if "c_nu" in row.needs:  # of squared lengths
+            return min(largest, LARGEST_SQUARED / math.sqrt(max(planned.views[name].size, 1)))
+        return min(largest, LARGEST_SQUARED if "c_v" in row.needs else math.inf)
 
     @property
     def scheduled(self) -> bool:

@@ -266,6 +266,7 @@ class Recipe:
             if flat and least > 1:
                 what = f"norm = {options['norm']!r}" if "norm" in options else group.optimizer
                 what = "view = 'conv'" if group.view == "conv" else what
+                what = f"motion = {options['motion']!r}" if catalog.moves_matrices(options) else what
                 what = "orientation = 'in_out'" if group.orientation == "in_out" and own < least else what
                 kind = "a matrix" if least == 2 else "a convolution kernel"
                 raise RecipeError(

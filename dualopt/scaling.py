@@ -37,3 +37,10 @@ def unit(xp: Namespace, x: Array, axis: int | tuple[int, ...], eps: float | Arra
         length = length + eps * inverse
     one = xp.ones_like(length)
     return y * (one / xp.where(length == 0, one, length))
+
+
+def length(xp: Namespace, x: Array, axis: int | tuple[int, ...]) -> Array:
+    """‖x‖₂ over `axis`, which stays with length 1; scaled as in `unit`, so that squares stay in range."""
+    scale = power_of_two(xp, xp.max(xp.abs(x), axis=axis, keepdims=True))
+    y = x * (xp.ones_like(scale) / scale)
+    return scale * xp.sqrt(xp.sum(y * y, axis=axis, keepdims=True))

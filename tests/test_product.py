@@ -105,10 +105,9 @@ def refusal(name: str, options: dict[str, Any]) -> str | None:
 
 def ran(name: str, options: dict[str, Any]) -> None:
     """20 updates; AssertionError unless everything is finite and moves."""
-    group = {"optimizer": name, **options}
-    if "step" in ENTRIES[name].uses:
-        group["step"] = STEP
-    least = least_ndim(name, complete(name, options))
+    full = complete(name, options)
+    group = {"optimizer": name, **({"step": STEP} if "step" in full else {}), **options}
+    least = least_ndim(name, full)
     conv = options.get("norm") == "spectral_conv"
     shapes = VECTORS if least == 1 else {**MATRICES, "odd": (3, 2, 2), "empty": (3, 0, 2)} if conv else MATRICES
     params = inputs.parameters(shapes)

@@ -430,8 +430,7 @@ def test_every_row_is_complete(name: str) -> None:
     assert set(found.uses) <= set(COORDINATES)
     assert found.summary
     assert found.source
-    for shrink in KINDS if "shrink" in found.uses else (None,):
-        options = {} if shrink is None else {"shrink": shrink}
+    for options in [{"shrink": shrink} for shrink in KINDS if "shrink" in found.uses] or [{}]:
         planned = Plan(Recipe((Group(name, options),)), {"w": (3, 4)}).groups[0]
         numbers = {used for scalar in planned.row.needs.values() for used in scalar}
         assert numbers <= set(planned.action)

@@ -43,7 +43,7 @@ Case = tuple[dict[str, Any], tuple[str, ...], int]  # group, names of shapes, up
 def _cases() -> dict[str, Case]:
     """Rows by motions, norms, scales, options; a polynomial iteration is long with one motion only."""
     found: dict[str, Case] = {}
-    for row, entry in ENTRIES.items():
+    for row, entry in ((row, entry) for row, entry in ENTRIES.items() if entry.motion == "additive"):
         for motion, options in MOTIONS.items():
             if not options.keys() <= set(entry.uses):
                 continue  # another motion than the additive one

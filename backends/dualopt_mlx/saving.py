@@ -14,7 +14,7 @@ from dualopt.errors import CheckpointError
 from dualopt.plan import RUN, Plan
 from dualopt.recursion import Shape
 
-from .namespace import FAST
+from .namespace import EXACT
 from .parameters import HALF, Named, Tree, merge, replaced, tree_of, values_of, working
 from .state import Memory, State
 
@@ -131,7 +131,7 @@ class Saving(mlx_optimizers.Optimizer):
     def _start(self, parameters: Named) -> Memory:
         """The memories before the first update."""
         groups, of = self.plan.groups, self.plan.group_of
-        return {name: groups[of[name]].start(FAST, name, working(x)) for name, x in parameters.items()}
+        return {name: groups[of[name]].start(EXACT, name, working(x)) for name, x in parameters.items()}
 
     def _with_tied(self, values: Named) -> Named:
         """The same arrays, also under the further names of tied parameters."""

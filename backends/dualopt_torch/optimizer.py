@@ -21,7 +21,7 @@ from dualopt.recipe import Recipe
 
 from .evaluation import Evaluating
 from .execute import Executor
-from .namespace import FAST
+from .namespace import EXACT
 from .parameters import Named, named_parameters
 
 
@@ -244,7 +244,7 @@ class Optimizer(Evaluating, torch.optim.Optimizer):
             kept["tau"] = 0
             planned = self.plan.groups[self.plan.group_of[name]]
             dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
-            start = planned.start(FAST, name, p.detach().to(dtype, memory_format=torch.contiguous_format))
+            start = planned.start(EXACT, name, p.detach().to(dtype, memory_format=torch.contiguous_format))
             kept.update({key: x.contiguous() for key, x in start.items()})
         return {key: x for key, x in kept.items() if isinstance(x, torch.Tensor)}
 

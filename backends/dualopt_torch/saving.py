@@ -17,7 +17,7 @@ from dualopt.errors import CheckpointError
 from dualopt.plan import RUN, Plan, Proposal
 
 from .arrays import HALF, to_numpy
-from .namespace import FAST
+from .namespace import EXACT
 from .parameters import Named
 
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
@@ -116,7 +116,7 @@ class Saving(torch.optim.Optimizer):
         """CheckpointError if saved memories are not those of this recipe's rows."""
         for name in self._named:
             planned = self.plan.groups[self.plan.group_of[name]]
-            start = planned.start(FAST, name, self._named[name].detach().to(torch.float32))
+            start = planned.start(EXACT, name, self._named[name].detach().to(torch.float32))
             expected = {k: tuple(x.shape) for k, x in start.items()} if counts.get(name, 0) or name in shapes else {}
             if dict(shapes.get(name, {})) != expected:
                 raise CheckpointError(

@@ -126,6 +126,11 @@ _STATED: dict[str, dict[str, Any]] = {
     "sgdm": {**_LIVES, "step": 0.1},
     "sf_adamw": {**_SQUARES, "shrink_half_life": 15_000.0, "step": 0.01},
     "pion": {"memory_half_life": 3370.0, **_SQUARES, "second_memory": True, "step": 0.1},
+    "rotational_adamw": {**_LIVES, **_SQUARES},
+    "rotational_lion": _LIVES,
+    "rotational_sgdm": _LIVES,
+    "single_half_life": {"memory_half_life": 3370.0},
+    "hyperball": {"memory_half_life": 3370.0, "step": 0.02},
 }
 
 

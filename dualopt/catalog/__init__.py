@@ -17,9 +17,10 @@ from ..recursion import Row
 from .averaging import AVERAGING
 from .elementwise import ELEMENTWISE
 from .entry import Entry, Options
-from .meaning import broken, not_taken
+from .meaning import INSTEAD, broken, not_taken
 from .rotations import ROTATIONS
 from .spectral import SPECTRAL
+from .spheres import SPHERES
 from .symmetric import SYMMETRIC
 from .ways import WAYS
 
@@ -29,6 +30,7 @@ FAMILIES: dict[str, tuple[Entry, ...]] = {
     "averaging": AVERAGING,
     "symmetric": SYMMETRIC,
     "rotations": ROTATIONS,
+    "spheres": SPHERES,
 }
 ENTRIES: dict[str, Entry] = {e.name: e for family in FAMILIES.values() for e in family}
 
@@ -82,7 +84,7 @@ def complete(
     found = entry(name)
     for key, default in found.under(str(stated.get("motion", found.motion))).items():
         value, factor = (stated[key], unit) if key in stated else (default, per_update)
-        if value is None:
+        if value is None or any(key in INSTEAD.get(other, ()) for other in stated):
             continue
         if key == "polar" and key not in stated and exact_polar:
             value = EXACT
@@ -102,6 +104,11 @@ def row(name: str, options: Options) -> Row:
     if not str(resolved.get("norm", "spectral")).startswith("spectral"):
         resolved.pop("polar", None)
     return Row(name, signal, memory, direction, motion, found.source, resolved)
+
+
+def moves_matrices(options: Options) -> bool:
+    """True if it is the motion that needs matrices, whatever the row."""
+    return WAYS[options["motion"]].least_ndim > 1
 
 
 def least_ndim(name: str, options: Options) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from ..directions import Descent
 from ..directions.elementwise import Identity, Rms, Sign
 from ..memory import Current, Memories, Readout
+from ..motion.rotational import REFERENCE
 from ..recursion import Signal
 from ..signal import Gradient, GradientPlusL2
 from .entry import Entry, Options, Parts, retained
@@ -33,8 +34,10 @@ def first(geometry: Identity | Sign) -> Callable[[Options], Parts]:
 
 
 def adam(o: Options) -> Parts:
+    """Adam's memories and direction; the reference implementation of its rotation does not correct m."""
     corrected = bool(o["bias_correction"])
-    return _signal(o), Memories(second=True), Descent(Readout(corrected), Rms(corrected))
+    reader = Readout(corrected and o.get("rotation_algorithm") != REFERENCE)
+    return _signal(o), Memories(second=True), Descent(reader, Rms(corrected))
 
 
 def _rmsprop(o: Options) -> Parts:

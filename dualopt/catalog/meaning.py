@@ -6,11 +6,14 @@ not take (`refuses`) and the coordinates that have no place under it (`without`)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..directions.symmetry import AFTER, POWERS
+from ..motion import ROTATIONAL
+from ..noise import Noise, noise_of
 from .entry import Entry, Parts
 from .ways import WAYS
 
@@ -58,6 +61,11 @@ def _without_second(key: str) -> Rule:
     )
 
 
+# A stated coordinate -> those that it takes the place of.
+INSTEAD = {"steady_rms": ("step",)}
+TURNS = {"motion": ROTATIONAL}
+
+
 RULES = (
     Rule(
         over=("strict_mask", "shrink"),
@@ -85,7 +93,101 @@ RULES = (
     ),
     _without_second("second_memory_half_life"),
     _without_second("eps"),
+    Rule(
+        over=("solve", "target_rms"),
+        what="solve without target_rms",
+        why="it names what the target is reached by",
+        example={"solve": "shrink"},
+        broken=lambda met: "solve" in met.stated and met.full["target_rms"] is None,
+        says="solve names what target_rms is reached by; state target_rms, or drop 'solve'",
+    ),
+    Rule(
+        over=("shrink_half_life", "solve"),
+        what="shrink_half_life with solve = 'shrink'",
+        why="the shrink of every update is solved for",
+        example={"solve": "shrink", "target_rms": 0.9, "shrink_half_life": 1e4},
+        broken=lambda met: met.full["solve"] == "shrink" and "shrink_half_life" in met.stated,
+        says="solve = 'shrink' finds the shrink of every update; drop 'shrink_half_life'",
+    ),
+    Rule(
+        over=("solve", "shrink"),
+        what="solve = 'shrink' with shrink = 'corrected'",
+        why="the shrink of every update is solved for",
+        example={"solve": "shrink", "target_rms": 0.9, "shrink": "corrected"},
+        broken=lambda met: met.full["solve"] == "shrink" and met.full["shrink"] == "corrected",
+        says="solve = 'shrink' finds the shrink of every update; shrink is direct or cautious then",
+    ),
+    Rule(
+        over=("steady_rms", "step"),
+        what="steady_rms with step",
+        why="it takes the place of the step",
+        example={"steady_rms": 0.9, "step": 0.1, "shrink_half_life": 1e4},
+        broken=lambda met: "steady_rms" in met.stated and "step" in met.stated,
+        says="steady_rms takes the place of 'step'; drop one of them",
+    ),
+    Rule(
+        over=("steady_rms", "target_rms"),
+        what="steady_rms with target_rms",
+        why="they are two ways to an RMS",
+        example={"steady_rms": 0.9, "target_rms": 0.9, "shrink_half_life": 1e4},
+        broken=lambda met: "steady_rms" in met.stated and "target_rms" in met.stated,
+        says="steady_rms and target_rms are two ways to an RMS; drop one of them",
+    ),
+    Rule(
+        over=("steady_rms", "shrink"),
+        what="steady_rms with shrink = 'cautious'",
+        why="it derives the step for a shrink of all entries",
+        example={"steady_rms": 0.9, "shrink": "cautious", "shrink_half_life": 1e4},
+        broken=lambda met: "steady_rms" in met.stated and met.full["shrink"] == "cautious",
+        says="steady_rms derives the step for a shrink of all entries, and shrink = 'cautious' leaves some out",
+    ),
+    Rule(
+        over=("steady_rms",),
+        what="steady_rms of a row whose updates have no known size",
+        why="their size is the gradient's",
+        example={"steady_rms": 0.9, "shrink_half_life": 1e4},
+        broken=lambda met: "steady_rms" in met.stated and not _noise(met).sized,
+        says="steady_rms needs an update of known size, and that of this row is the gradient's; state a step",
+    ),
+    Rule(
+        over=("steady_rms", "shrink_half_life"),
+        what="steady_rms without a finite shrink_half_life",
+        why="without shrink there is no steady state",
+        example={"steady_rms": 0.9},
+        broken=lambda met: "steady_rms" in met.stated and met.full["shrink_half_life"] == math.inf,
+        says="steady_rms needs a finite shrink_half_life: without shrink there is no steady state",
+    ),
+    Rule(
+        over=("shrink_half_life", "motion"),
+        what="motion = 'rotational' without a finite shrink_half_life",
+        why="without shrink there is no steady state whose angle it could turn by",
+        example=TURNS | {"shrink_half_life": math.inf},
+        broken=lambda met: met.full["motion"] == ROTATIONAL and met.full["shrink_half_life"] == math.inf,
+        says="motion = 'rotational' needs a finite shrink_half_life: without shrink there is no steady state",
+    ),
+    Rule(
+        over=("correlation", "motion"),
+        what="correlation without motion = 'rotational' or steady_rms",
+        why="nothing else reads it",
+        example={"correlation": "linear"},
+        broken=lambda met: (
+            "correlation" in met.stated and met.full["motion"] != ROTATIONAL and "steady_rms" not in met.stated
+        ),
+        says="correlation is used by motion = 'rotational' and by steady_rms; drop it",
+    ),
+    Rule(
+        over=("correlation",),
+        what="correlation of a direction without signs",
+        why="the correlation of other directions is linear",
+        example=TURNS | {"correlation": "linear"},
+        broken=lambda met: "correlation" in met.stated and not _noise(met).signs,
+        says="correlation is a choice for directions that are signs; drop it",
+    ),
 )
+
+
+def _noise(met: Meeting) -> Noise:
+    return noise_of(met.parts[2], {key: value for key, value in met.full.items() if value is not None})
 
 
 def applicable(uses: Options) -> list[Rule]:

@@ -43,7 +43,8 @@ def _muon(o: Options) -> Parts:
     return Gradient(), Memories(), Descent(Readout(), SpectralBall(MUON_SCALES[o["scale"]], o["polar"], "scale"))
 
 
-def _norm_ball(o: Options) -> Parts:
+def norm_ball(o: Options) -> Parts:
+    """Steepest descent of the readout in the norm that the options name."""
     return Gradient(), Memories(), Descent(Readout(), ball(o["norm"], o["polar"]))
 
 
@@ -66,8 +67,8 @@ SPECTRAL = (
         "steepest descent in a norm, as in its authors' code",
         "arXiv 2502.07529",
         SCION,
-        _norm_ball,
+        norm_ball,
         _ball_ndim,
     ),
-    Entry("scionc", "the same in half-lives with direct shrink", "Kim, ScionC (2026)", SCIONC, _norm_ball, _ball_ndim),
+    Entry("scionc", "the same in half-lives with direct shrink", "Kim, ScionC (2026)", SCIONC, norm_ball, _ball_ndim),
 )

@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..counts import half_life
 from ..lie import SkewPair
 from ..memory import Memories
 from ..motion import (
     ADDITIVE,
     AVERAGED,
+    HYPERBALL,
     MULTIPLICATIVE,
+    ROTATIONAL,
+    SPHERE,
     TRANSPORTED,
     Additive,
     Averaged,
@@ -20,6 +24,11 @@ from ..motion import (
     Targeted,
     Transported,
 )
+from ..motion.held import Held
+from ..motion.rotational import LISTING, Rotational
+from ..motion.settled import Settled
+from ..motion.sphere import Geodesic, Hyperball, SingleHalfLife
+from ..noise import noise_of
 from ..recursion import Direction, Memory, Motion, Signal
 from ..shrink import Cautious, Corrected, Direct, Shrink
 from ..signal import Gradient
@@ -74,7 +83,24 @@ def shrink(o: Options) -> Shrink:
 
 
 def _additive(o: Options, signal: Signal, memory: Memory, direction: Direction) -> Motion:
-    return Targeted(shrink(o)) if "target_rms" in o else Additive(shrink(o))
+    if "steady_rms" in o:
+        return Settled(shrink(o), noise_of(direction, o))
+    if "target_rms" in o:
+        return Held(shrink(o)) if o.get("solve") == "shrink" else Targeted(shrink(o))
+    return Additive(shrink(o))
+
+
+def _rotational(o: Options, signal: Signal, memory: Memory, direction: Direction) -> Motion:
+    noise, unit, centred = noise_of(direction, o), o["rotation_unit"], bool(o["rotation_centred"])
+    return Rotational(noise, unit, centred, o["rotation_algorithm"])
+
+
+def _sphere(o: Options, signal: Signal, memory: Memory, direction: Direction) -> Motion:
+    return SingleHalfLife()
+
+
+def _hyperball(o: Options, signal: Signal, memory: Memory, direction: Direction) -> Motion:
+    return Geodesic() if o["retraction"] == "slerp" else Hyperball()
 
 
 def _averaged(o: Options, signal: Signal, memory: Memory, direction: Direction) -> Motion:
@@ -103,14 +129,28 @@ MEASURES = Refusal("it reads more than the gradient", lambda signal, memory, dir
 COUPLES = Refusal(
     "its direction is not elementwise, and would not be skew", lambda signal, memory, direction: not direction.local
 )
+NO_ANGLE = Refusal(
+    "it turns by the memory_half_life, and this row has none",
+    lambda signal, memory, direction: "c_m" not in memory.needs,
+)
 FORGETS = Refusal(
     "it has no memory m to turn with the weights", lambda signal, memory, direction: "c_m" not in memory.needs
 )
+TARGETS: dict[str, Any] = {"target_rms": None, "solve": None, "steady_rms": None, "correlation": None}
+TURNING: dict[str, Any] = {
+    "shrink_half_life": half_life(math.sqrt(1 - 2e-4), 1),  # lr · weight_decay = 1e-4
+    "rotation_memory_half_life": half_life(0.99, 1),
+    "rotation_unit": "row",
+    "rotation_centred": True,
+    "rotation_algorithm": LISTING,
+    "rotation_eps": 1e-8,
+    "correlation": None,
+}
 
 WAYS = {
     w.name: w
     for w in (
-        Way(ADDITIVE, "θ+ = a θ + η u", "", SHRINKING | {"target_rms": None}, _additive),
+        Way(ADDITIVE, "θ+ = a θ + η u", "", SHRINKING | TARGETS, _additive),
         Way(
             AVERAGED,
             "z moves additively; its weighted mean x is evaluated, gradients are taken between them",
@@ -140,6 +180,34 @@ WAYS = {
             least_ndim=2,
             without=NOT_ROTATING,
             refuses=(REMEMBERS, FORGETS),
+        ),
+        Way(
+            ROTATIONAL,
+            "rows or matrices of fixed length turn by the angle of their equilibrium",
+            "arXiv 2305.17212",
+            TURNING,
+            _rotational,
+            ("step", "l2"),
+            2,
+        ),
+        Way(
+            SPHERE,
+            "matrices of fixed RMS turn by arccos of the memory's retention",
+            "JiHa-Kim, RMS spheres",
+            {},
+            _sphere,
+            ("step", "l2"),
+            2,
+            refuses=(NO_ANGLE,),
+        ),
+        Way(
+            HYPERBALL,
+            "matrices of fixed RMS take a step and are retracted",
+            "JiHa-Kim, Hyperball",
+            {"step": 0.025598, "retraction": "normalise"},
+            _hyperball,
+            ("l2",),
+            2,
         ),
     )
 }

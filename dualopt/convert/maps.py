@@ -44,7 +44,7 @@ def to_coupled(group: Group, per_update: int, library: str = "") -> Coupled:
         raise RecipeError(f"{where}: {optimizer} is known from {', '.join(homes)}, not from {library!r}")
     every = increment(per_update, "per_update")
     action = catalog.complete(group.optimizer, group.options, per_update=every)
-    for key, plain in (("shrink", "direct"), ("target_rms", None)):
+    for key, plain in (("motion", "additive"), ("shrink", "direct"), ("target_rms", None), ("steady_rms", None)):
         if action.get(key) != plain:
             raise RecipeError(f"{where}: raw knobs have no image of {key} = {action[key]!r}")
     failures = []

@@ -41,7 +41,7 @@ def transfer(
     notes = [_life_note(key, lives[key], after[key], old, new) for key in finite]
     if full.get("readout", 1.0) not in (0.0, 1.0):
         notes.append(f"readout = {full['readout']:.6g} stays: it is a weight, not a retention")
-    if full["step"] and new != old:
+    if full.get("step") and new != old:
         r = new / old
         notes.append(
             f"step = {full['step']:.6g} stays, as counts do not determine it: to keep the norm of the weights, "

@@ -5,18 +5,20 @@ from .averaged import Averaged
 from .multiplicative import EXPONENTIALS, Multiplicative, Transported
 from .targeted import Targeted
 
-ADDITIVE = "additive"
-AVERAGED = "averaged"
-MULTIPLICATIVE = "multiplicative"
-TRANSPORTED = "transported"
-MOTIONS = (ADDITIVE, AVERAGED, MULTIPLICATIVE, TRANSPORTED)
+ADDITIVE, AVERAGED = "additive", "averaged"
+MULTIPLICATIVE, TRANSPORTED = "multiplicative", "transported"
+ROTATIONAL, SPHERE, HYPERBALL = "rotational", "sphere", "hyperball"
+MOTIONS = (ADDITIVE, AVERAGED, MULTIPLICATIVE, TRANSPORTED, ROTATIONAL, SPHERE, HYPERBALL)
 
 __all__ = [
     "ADDITIVE",
     "AVERAGED",
     "EXPONENTIALS",
+    "HYPERBALL",
     "MOTIONS",
     "MULTIPLICATIVE",
+    "ROTATIONAL",
+    "SPHERE",
     "TRANSPORTED",
     "Additive",
     "Averaged",
