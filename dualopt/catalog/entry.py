@@ -23,11 +23,11 @@ class Entry:
         name: as recipes write it.
         summary: one line.
         source: arXiv id, or who published it where.
-        own: the coordinates that its signal, memory and direction read, with their defaults, and defaults of
-            its motion where they are not the motion's.
+        own: the coordinates that its signal, memory and direction read, and its step, with their defaults.
         parts: options -> signal, memory and direction.
         least_ndim: options -> dimensions that its parameters have at least; 0: any shape, elementwise.
         motion: the one it was published with.
+        moving: coordinates of that motion whose defaults are here not the motion's.
         only: coordinate -> the choices that it has in this row, where they are not all.
         ours: what of it is not in the source.
     """
@@ -39,16 +39,16 @@ class Entry:
     parts: Callable[[Options], Parts]
     least_ndim: Callable[[Options], int] = lambda options: 0
     motion: str = ADDITIVE
+    moving: Mapping[str, Any] = field(default_factory=dict)
     only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ours: str = ""
 
     def under(self, motion: str) -> dict[str, Any]:
         """All coordinates with their defaults when θ moves by `motion`; None: optional."""
         way = WAYS[motion]
-        foreign = set() if motion == self.motion else WAYS[self.motion].defaults.keys()  # defaults of its motion
-        own = {key: value for key, value in self.own.items() if key not in (*way.replaces, *foreign)}
-        merged = {**own, **way.defaults}
-        return {**merged, **own, "motion": motion} if motion == self.motion else {**merged, "motion": motion}
+        own = {key: value for key, value in self.own.items() if key not in way.replaces}
+        moving = self.moving if motion == self.motion else {}
+        return {**own, **way.defaults, **moving, "motion": motion}
 
     @property
     def defaults(self) -> dict[str, Any]:
