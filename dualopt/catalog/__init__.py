@@ -64,7 +64,9 @@ def check(name: str, stated: Options, where: str) -> dict[str, Value]:
             raise RecipeError(f"{where}: {name}{moving} does not use {key!r}{why}; it uses {', '.join(uses)}")
         checked[key] = COORDINATES[key].check(value, where)
         if key in found.only and checked[key] not in found.only[key]:
-            raise RecipeError(f"{where}: {key} = {value!r} is not for {name}, which has {', '.join(found.only[key])}")
+            raise RecipeError(
+                f"{where}: {key} = {value!r}: it is not for {name}, which has {', '.join(found.only[key])}"
+            )
     full = {**uses, **checked}
     for rule in broken(found, full, checked):
         raise RecipeError(f"{where}: {rule.says.format_map(full)}")

@@ -237,4 +237,7 @@ def of(entry: Entry) -> list[Meaningless]:
     for (key, reason), motions in reasons.items():
         together.setdefault((" or ".join(motions), reason), []).append(key)
     found += [Meaningless(f"{', '.join(k)} with motion = {motions}", why) for (motions, why), k in together.items()]
+    found += [
+        Meaningless(f"{k} other than {', '.join(few)}", f"it is not for {entry.name}") for k, few in entry.only.items()
+    ]
     return found + [Meaningless(rule.what, rule.why) for rule in rules]
