@@ -331,9 +331,10 @@ MATRICES = {
 def test_the_exact_tier_has_the_bits_of_numpy(backend: Backend, case: str) -> None:
     group = {"step": 0.03, "shrink_half_life": 2e4, **ROWS[case]}
     kinds = ("bell", "zeros", "six_decades", "low_rank", "ties")
-    gradients = list(inputs.gradients(MATRICES, 5, kinds=kinds))
+    shapes = {n: MATRICES[n] for n in (("tall", "stack") if backend.name == "jax" else MATRICES)}  # jax compiles each
+    gradients = list(inputs.gradients(shapes, 5, kinds=kinds))
     del gradients[2]["tall"]
-    given_ = (group, inputs.parameters(MATRICES), gradients, inputs.increments(5))
+    given_ = (group, inputs.parameters(shapes), gradients, inputs.increments(5))
     report = compare(replay(*given_), replay(*given_, backend=backend.name))
     assert report.differing == 0, str(report)
     assert report.compared > 0
