@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import dualopt
 from dualopt import ENTRIES, Count, Group, Recipe, Schedule
 from dualopt.coordinates import COORDINATES
+from dualopt.directions.symmetry import AFTER
 from dualopt.errors import CountError, RecipeError
 from dualopt.plan import Plan
 from dualopt.recipe import NONFINITE
@@ -207,11 +208,19 @@ def groups(draw: st.DrawFn, name: str) -> dict[str, Any]:
         options.pop("strict_mask", None)
     if not options.get("norm", "spectral").startswith("spectral"):
         options.pop("polar", None)
+    if options.get("order") == AFTER:
+        options.pop("nuclear_power", None)
     own = {"name": name, "optimizer": row, "match": draw(st.lists(st.text(min_size=1), min_size=1, max_size=3))}
     if draw(st.booleans()):
         own |= {"ndim": draw(st.integers(0, 5)), "orientation": draw(st.sampled_from(ORIENTATIONS))}
     if options.get("norm") != "spectral_conv" and draw(st.booleans()):
         own["view"] = draw(st.sampled_from(VIEWS))
+    if options.get("norm") != "spectral_conv" and draw(st.booleans()):
+        by, flags = draw(st.sampled_from(["parts", "size"])), draw(st.tuples(st.booleans(), st.booleans()))
+        own["blocks"] = {"axis": draw(st.integers(0, 3)), by: draw(st.integers(1, 10**6))}
+        own["blocks"] |= dict(zip(("interleaved", "joined"), flags, strict=True))
+    if draw(st.booleans()):
+        own["optional"] = draw(st.booleans())
     return own | options
 
 
