@@ -222,6 +222,12 @@ def groups(draw: st.DrawFn, name: str) -> dict[str, Any]:
         own |= {"ndim": draw(st.integers(0, 5)), "orientation": draw(st.sampled_from(ORIENTATIONS))}
     if options.get("norm") != "spectral_conv" and draw(st.booleans()):
         own["view"] = draw(st.sampled_from(VIEWS))
+    if options.get("norm") != "spectral_conv" and draw(st.booleans()):
+        by, flags = draw(st.sampled_from(["parts", "size"])), draw(st.tuples(st.booleans(), st.booleans()))
+        own["blocks"] = {"axis": draw(st.integers(0, 3)), by: draw(st.integers(1, 10**6))}
+        own["blocks"] |= dict(zip(("interleaved", "joined"), flags, strict=True))
+    if draw(st.booleans()):
+        own["optional"] = draw(st.booleans())
     return own | options
 
 

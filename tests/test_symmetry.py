@@ -37,7 +37,7 @@ GEOMETRIES: dict[str, Lines | Spectral] = {
         f"{name}{', centred' * c} α={power}": Spectral("polar_express", power, c, rows)
         for name, rows in (("spectral", None), (BEFORE, BEFORE), (AFTER, AFTER))
         for c in (False, True)
-        for power in ("0", "0.5", "1")
+        for power in ("0", "1")
     },
 }
 CENTRED = [name for name, geometry in GEOMETRIES.items() if getattr(geometry, "centred", False)]
@@ -244,6 +244,20 @@ def test_permutations_of_rows_on_every_backend(backend: Backend, name: str) -> N
         np.testing.assert_allclose(u.sum(0), 0, atol=16 * U * np.abs(u).max())
 
 
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_scalars_are_opaque_and_nothing_is_modified(backend: Backend, name: str) -> None:
+    """ε as floats and as 0-d float32 arrays: the same bits. On numpy the input is read-only."""
+    geometry, xp = GEOMETRIES[name], backend.namespace("exact")
+    m = backend.from_numpy(inputs.array("bell", (2, 3, 4), 0, "m"), "float32")
+    if backend.name == "numpy":
+        m.setflags(write=False)
+    before = backend.to_numpy(m).tobytes()
+    zero_d = {key: backend.from_numpy(np.array(x, np.float32), "float32") for key, x in K.items()}
+    one, other = (backend.to_numpy(geometry(xp, m, {}, k)) for k in (K, zero_d))
+    assert one.tobytes() == other.tobytes()
+    assert backend.to_numpy(m).tobytes() == before
+
+
 # ---- zeros, scales, stacks
 
 
@@ -331,9 +345,10 @@ MATRICES = {
 def test_the_exact_tier_has_the_bits_of_numpy(backend: Backend, case: str) -> None:
     group = {"step": 0.03, "shrink_half_life": 2e4, **ROWS[case]}
     kinds = ("bell", "zeros", "six_decades", "low_rank", "ties")
-    gradients = list(inputs.gradients(MATRICES, 5, kinds=kinds))
+    shapes = {n: MATRICES[n] for n in (("tall", "stack") if backend.name == "jax" else MATRICES)}  # jax compiles each
+    gradients = list(inputs.gradients(shapes, 5, kinds=kinds))
     del gradients[2]["tall"]
-    given_ = (group, inputs.parameters(MATRICES), gradients, inputs.increments(5))
+    given_ = (group, inputs.parameters(shapes), gradients, inputs.increments(5))
     report = compare(replay(*given_), replay(*given_, backend=backend.name))
     assert report.differing == 0, str(report)
     assert report.compared > 0
