@@ -10,6 +10,8 @@ from numbers import Real
 from .directions.norm_balls import MUON_SCALES, NORMS
 from .directions.polar import EXACT, SETS
 from .errors import RecipeError, nearest
+from .estimators import ESTIMATORS
+from .estimators.sophia import HESSIANS
 from .motion import MOTIONS
 from .shrink import KINDS
 
@@ -90,6 +92,10 @@ COORDINATES = {
         Coordinate("scale", "choice", "Muon's factor for the shape of the matrix", choices=tuple(MUON_SCALES)),
         Coordinate("bias_correction", "switch", "divide memories by their total weight 1 − 2^(−τ/h)"),
         Coordinate("l2", "number", "λ of a penalty ½λ‖θ‖² whose gradient enters the memories"),
+        Coordinate("estimator", "choice", "how the update is estimated from microbatches", choices=ESTIMATORS),
+        Coordinate("hessian", "choice", "squares of which gradients estimate the curvature", choices=HESSIANS),
+        Coordinate("rho", "number", "ρ: the curvature counts this much; larger clips less", open_low=True),
+        Coordinate("labels", "number", "n: sampled labels in one estimate of the curvature", open_low=True),
         Coordinate("eps", "number", "ε added to the root of the second memory", open_low=True),
         Coordinate(
             "target_rms",

@@ -59,6 +59,12 @@ class PlannedGroup:
         view, apart = self.views[name], self.row.apart
         return {key: x if key in apart else view.apply(xp, x) for key, x in state.items()}
 
+    def measured(self, xp: Namespace, name: str, evidence: Arrays) -> Arrays:
+        """Evidence as the row sees it: the same for what was measured."""
+        view = self.views[name]
+        apart = {key for fold in self.row.folds.values() for key in fold.apart}
+        return {key: x if key in apart else view.apply(xp, x) for key, x in evidence.items()}
+
     def stored(self, xp: Namespace, name: str, state: Arrays) -> Arrays:
         """The inverse of `seen`."""
         view, apart = self.views[name], self.row.apart
@@ -139,6 +145,11 @@ class Plan:
         """The largest finite entry of a gradient of this parameter: a memory of squares must not overflow."""
         return LARGEST_SQUARED if "c_v" in self.groups[self.group_of[name]].row.needs else math.inf
 
+    def known(self, name: str) -> None:
+        """GradientError for a name that is not a parameter of the plan."""
+        if name not in self.counts:
+            raise GradientError(f"gradient of {name!r}: no such parameter{nearest(name, self.counts)}")
+
     @property
     def scheduled(self) -> bool:
         """True if the recipe itself moves the step."""
@@ -169,8 +180,7 @@ class Plan:
         scalars: dict[str, dict[str, float]] = {}
         cache: dict[tuple[object, ...], dict[str, float]] = {}
         for name in names:
-            if name not in self.counts:
-                raise GradientError(f"gradient of {name!r}: no such parameter{nearest(name, self.counts)}")
+            self.known(name)
             i = self.group_of[name]
             action, q, q_shrink = drives[i]
             planned = self.groups[i]

@@ -13,10 +13,11 @@ from ..errors import RecipeError, nearest
 from ..recursion import Row
 from .elementwise import ELEMENTWISE
 from .entry import Entry, Options
+from .estimated import ESTIMATED
 from .spectral import SPECTRAL
 from .ways import WAYS
 
-ENTRIES: dict[str, Entry] = {e.name: e for e in (*ELEMENTWISE, *SPECTRAL)}
+ENTRIES: dict[str, Entry] = {e.name: e for e in (*ELEMENTWISE, *SPECTRAL, *ESTIMATED)}
 
 
 def entry(name: object, where: str = "optimizer") -> Entry:
@@ -46,6 +47,8 @@ def check(name: str, stated: Options, where: str) -> dict[str, Value]:
             moving = "" if motion == found.motion else f" with motion = {motion!r}"
             raise RecipeError(f"{where}: {name}{moving} does not use {key!r}; it uses {', '.join(uses)}")
         checked[key] = COORDINATES[key].check(value, where)
+        if checked[key] not in found.limits.get(key, (checked[key],)):
+            raise RecipeError(f"{where}: {name} has {key} = {', '.join(found.limits[key])}, not {value!r}")
     full = {**uses, **checked}
     if full.get("strict_mask") is not None and full.get("shrink") != "cautious":
         raise RecipeError(f"{where}: strict_mask belongs to shrink = 'cautious', but shrink = {full.get('shrink')!r}")
@@ -81,7 +84,7 @@ def row(name: str, options: Options) -> Row:
     resolved = {key: str(value) for key, value in options.items() if COORDINATES[key].kind in ("choice", "switch")}
     if not str(resolved.get("norm", "spectral")).startswith("spectral"):
         resolved.pop("polar", None)
-    return Row(name, signal, memory, direction, motion, found.source, resolved)
+    return Row(name, signal, memory, direction, motion, found.source, resolved, found.folds(options))
 
 
 def least_ndim(name: str, options: Options) -> int:

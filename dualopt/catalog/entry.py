@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..counts import half_life
+from ..fold import Fold, Mean
 from ..motion import ADDITIVE
 from ..recursion import Direction, Memory, Signal
 from .ways import WAYS
@@ -29,6 +30,8 @@ class Entry:
         least_ndim: options -> dimensions that its parameters have at least; 0: any shape, elementwise.
         motion: the one it was published with.
         ours: what of it is not in the source.
+        folds: options -> what is made of several gradients per update, by stream.
+        limits: the choices of a coordinate that it has, where they are not all.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Entry:
     least_ndim: Callable[[Options], int] = lambda options: 0
     motion: str = ADDITIVE
     ours: str = ""
+    folds: Callable[[Options], Mapping[str, Fold]] = lambda options: {"gradient": Mean()}
+    limits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def under(self, motion: str) -> dict[str, Any]:
         """All coordinates with their defaults when θ moves by `motion`; None: optional."""
