@@ -94,6 +94,7 @@ COORDINATES = {
         Coordinate("l2", "number", "λ of a penalty ½λ‖θ‖² whose gradient enters the memories"),
         Coordinate("estimator", "choice", "how the update is estimated from microbatches", choices=ESTIMATORS),
         Coordinate("hessian", "choice", "squares of which gradients estimate the curvature", choices=HESSIANS),
+        _half_life("root_interval", "the count between two computations of Shampoo's roots"),
         Coordinate("rho", "number", "ρ: the curvature counts this much; larger clips less", open_low=True),
         Coordinate("labels", "number", "n: sampled labels in one estimate of the curvature", open_low=True),
         Coordinate("eps", "number", "ε added to the root of the second memory", open_low=True),

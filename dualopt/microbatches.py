@@ -134,6 +134,13 @@ class Folding:
             )
 
 
+def stream_of(trees: object) -> Iterable[Any]:
+    """Microbatches as they were given. GradientError for one tree, or no iterable."""
+    if isinstance(trees, Mapping) or not isinstance(trees, Iterable):
+        raise GradientError(f"microbatches are an iterable of gradient trees, got {type(trees).__name__}")
+    return trees
+
+
 def folded(trees: object, begin: Callable[[Named], Folding], take: Callable[[Any], Named | None]) -> Folding | None:
     """The folding of an iterable of trees; None if one of them says that the update is to be skipped.
 
@@ -145,9 +152,7 @@ def folded(trees: object, begin: Callable[[Named], Folding], take: Callable[[Any
     Raises:
         GradientError: no microbatches, or too few of them, or an iterator where two passes are needed.
     """
-    if not isinstance(trees, Iterable):
-        raise GradientError(f"microbatches are an iterable of gradient trees, got {type(trees).__name__}")
-    stream = iter(trees)
+    stream = iter(stream_of(trees))
     folding: Folding | None = None
     for tree in stream:
         named = take(tree)
@@ -165,7 +170,7 @@ def folded(trees: object, begin: Callable[[Named], Folding], take: Callable[[Any
         raise GradientError("no microbatches: an update has at least one")
     folding.turn()
     if folding.passes > 1:
-        for tree in trees:
+        for tree in stream_of(trees):
             named = take(tree)
             if named is None:
                 return None

@@ -15,7 +15,7 @@ import torch
 
 from dualopt.coordinates import COORDINATES
 from dualopt.errors import CountError, GradientError, NonFiniteError, RecipeError, StaleScalarsError
-from dualopt.microbatches import GRADIENT, Evidence
+from dualopt.microbatches import GRADIENT, Evidence, stream_of
 from dualopt.namespace import TIERS
 from dualopt.plan import Plan, Proposal, check_gradient
 from dualopt.recipe import Recipe
@@ -153,7 +153,7 @@ class Optimizer(Microbatches, Saving, torch.optim.Optimizer):
             return self._accumulated()
         if self._told is not None:
             raise GradientError("accumulated gradients are waiting: call step() without gradients, or discard() them")
-        given = self._present() if microbatches is None else microbatches
+        given = self._present() if microbatches is None else stream_of(microbatches)
         return self._streamed(given, samples, lambda named: self._proposal(named, count))
 
     def advance(self, count: int | None = None, names: Iterable[str] | None = None) -> None:

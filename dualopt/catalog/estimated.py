@@ -9,11 +9,13 @@ from ..directions import Descent
 from ..directions.elementwise import Rms
 from ..estimators import FOUR, STD
 from ..estimators.adam import Moments, adam_direction, adam_fold
+from ..estimators.shampoo import MEASURED, Factored, Factors, Rooted
 from ..estimators.sophia import Clipped, Curvature, Curved, Half
 from ..fold import Fold, Mean
 from ..memory import Memories, Readout
 from ..signal import Gradient, Measured
 from .entry import Entry, Options, Parts, retained
+from .spectral import matrices
 
 SOPHIA: dict[str, Any] = {
     "step": 1e-3,
@@ -24,6 +26,17 @@ SOPHIA: dict[str, Any] = {
     "rho": 0.05,
     "labels": 1.0,
     "eps": 1e-12,
+    "estimator": STD,
+}
+
+SHAMPOO: dict[str, Any] = {
+    "step": 1e-3,
+    "memory_half_life": retained(0.9),
+    "second_memory_half_life": retained(0.95),
+    "readout": 1.0,
+    "bias_correction": True,
+    "root_interval": 10.0,
+    "eps": 1e-6,
     "estimator": STD,
 }
 
@@ -56,7 +69,27 @@ def _sophia_folds(o: Options) -> Mapping[str, Fold]:
     return {"gradient": own, "samples": Curvature(chosen, "sample", numerator=False)}
 
 
+def _shampoo(o: Options) -> Parts:
+    corrected = bool(o["bias_correction"])
+    return Measured(MEASURED), Factors(corrected=corrected), Rooted(Readout(corrected))
+
+
+def _shampoo_folds(o: Options) -> Mapping[str, Fold]:
+    return {"gradient": Mean() if o["estimator"] == STD else Factored(str(o["estimator"]))}
+
+
 ESTIMATED = (
+    Entry(
+        "shampoo",
+        "memory between the inverse fourth roots of memories of G Gᵀ and Gᵀ G",
+        "arXiv 1802.09568; estimators arXiv 2605.20756",
+        SHAMPOO,
+        _shampoo,
+        matrices,
+        ours="the correction for age",
+        folds=_shampoo_folds,
+        limits={"estimator": FOUR},
+    ),
     Entry(
         "sophia",
         "memory over an estimate of the diagonal curvature, clipped",
