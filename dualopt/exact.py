@@ -7,6 +7,7 @@ square root is only as reproducible as the order and instructions behind it. Her
     matmul   error-free slices, whose products are sums of integers that fit the significand, so that
              any order, thread count, FMA or matrix unit (TF32 and bf16 included) gives the same bits
     sqrt     correctly rounded: through float64 where the base's own float32 root is not
+    linalg   the factorisations of `factorise`, made of the above in a fixed number of steps
 
 Everything else is the base's. Run eagerly: a compiler may contract a·b + c.
 """
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from .factorise import elimination, jacobi
 from .recursion import Array, Namespace
 from .scaling import power_of_two
 
@@ -108,12 +110,30 @@ class Overlay:
         return f"{self._label}({getattr(self._base, '__name__', self._base)})"
 
 
+class Linalg:
+    """`linalg` of the exact tier: the names that `factorise` calls."""
+
+    def __init__(self, xp: Namespace) -> None:
+        self.eigh = partial(jacobi.eigh, xp)
+        self.inv = partial(elimination.inverse, xp)
+        self._xp = xp
+
+    def svd(self, a: Array, full_matrices: bool = False) -> tuple[Array, Array, Array]:
+        if full_matrices:
+            raise ValueError("the singular vectors of the exact tier are thin: full_matrices=False")
+        return jacobi.svd(self._xp, a)
+
+    def svdvals(self, a: Array) -> Array:
+        return jacobi.svd(self._xp, a)[1]
+
+
 def exact(base: Namespace, sqrt: Callable[[Array], Array] | None = None) -> Overlay:
     """The exact tier over `base`; `sqrt` replaces a base's root that is not correctly rounded."""
-    return Overlay(
+    tier = Overlay(
         base,
-        "exact",
+        "arithmetic",
         sum=partial(fixed_sum, base),
         matmul=partial(sliced_matmul, base),
         sqrt=sqrt or base.sqrt,
     )
+    return Overlay(tier, "exact", linalg=Linalg(tier))

@@ -44,7 +44,7 @@ CONTRACT: Mapping[str, str] = {
     "zeros": "zeros of a shape and dtype",
     "zeros_like": "zeros in shape and dtype of x",
 }
-FACTORISING = ("svd", "svdvals")  # of xp.linalg: only for polar = "exact" and for measuring norms
+FACTORISING = ("eigh", "inv", "svd", "svdvals")  # of xp.linalg, see `factorise`; `exact` brings its own
 
 
 def missing(xp: Namespace) -> list[str]:

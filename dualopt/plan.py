@@ -17,7 +17,6 @@ from typing import Any
 from . import catalog
 from .clock import Clock
 from .counts import complement, increment
-from .directions.polar import EXACT
 from .errors import CheckpointError, GradientError, RecipeError, nearest
 from .recipe import Group, Recipe
 from .recursion import Array, Arrays, Namespace, Row, Shape
@@ -290,15 +289,6 @@ class Plan:
                     stacklevel=3,
                 )
                 return
-
-    def refuse_factorisations(self) -> None:
-        """RecipeError if a group asks for a library's factorisation: the exact tier below float64 has none."""
-        for planned in self.groups:
-            if planned.action.get("polar") == EXACT:
-                raise RecipeError(
-                    f"group {planned.group.name!r}: polar = 'exact' is a library's factorisation, which the exact tier "
-                    "has in float64 only; name a coefficient set"
-                )
 
     def warn_if_too_fine(self, dtypes: Mapping[str, str]) -> None:
         """Warn about half-precision parameters whose shrink per update is lost in rounding."""

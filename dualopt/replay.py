@@ -92,7 +92,7 @@ def replay(
     recipe = Recipe(groups=(group,), count=Count("samples", per_update=first))  # any unit: all are stated in it
     how = {"backend": backend, "tier": tier, "dtype": dtype}
     moments = drive(recipe, params, grads, increments, samples=samples, trace=trace, **how)
-    found = Replay(resolved=dict(_plan(recipe, params, tier, dtype).groups[0].action))
+    found = Replay(resolved=dict(_plan(recipe, params, dtype).groups[0].action))
     for moment in moments:
         found.params.append(moment.params)
         found.state.append(moment.state)
@@ -119,7 +119,7 @@ def drive(
     xp, execute = chosen.namespace(tier), chosen.execute(tier)
     if dtype not in chosen.dtypes:
         raise RecipeError(f"dtype {dtype!r}: {backend} has {', '.join(chosen.dtypes)}")
-    plan = _plan(recipe, params, tier, dtype)
+    plan = _plan(recipe, params, dtype)
     plan.warn_if_too_fine(dict.fromkeys(params, dtype))
     theta: Arrays = {name: chosen.from_numpy(np.asarray(x), dtype) for name, x in params.items()}
     state = {n: planned.start(xp, n, chosen.working(theta[n])) for planned in plan.groups for n in planned.names}
@@ -182,15 +182,11 @@ def _arrays(given: object, where: str) -> dict[str, Numpy]:
         raise RecipeError(f"{where}: not arrays ({error})") from error
 
 
-def _plan(recipe: Recipe, params: Named, tier: str, dtype: str) -> Plan:
-    double = dtype == "float64"
+def _plan(recipe: Recipe, params: Named, dtype: str) -> Plan:
     for name, x in _arrays(params, "params").items():
         if not np.issubdtype(x.dtype, np.floating) and not np.issubdtype(x.dtype, np.integer):
             raise RecipeError(f"params: {name!r} is {x.dtype}; parameters are real numbers")
-    plan = Plan(recipe, {name: np.shape(x) for name, x in params.items()}, float64=double)
-    if tier == "exact" and not double:
-        plan.refuse_factorisations()
-    return plan
+    return Plan(recipe, {name: np.shape(x) for name, x in params.items()}, float64=dtype == "float64")
 
 
 def _check(t: int, plan: Plan, gradients: Mapping[str, Numpy], dtype: str) -> None:

@@ -63,7 +63,18 @@ def svdvals(x: mx.array, /) -> mx.array:
     return mx.linalg.svd(x, compute_uv=False, stream=mx.cpu)  # type: ignore[return-value]
 
 
-_base = Overlay(mx, "mlx", sum=blocked_sum, linalg=SimpleNamespace(svd=svd, svdvals=svdvals))
+def eigh(x: mx.array, /) -> tuple[mx.array, mx.array]:
+    """λ and Q of symmetric x (..., n, n), on the CPU."""
+    return mx.linalg.eigh(x, stream=mx.cpu)
+
+
+def inv(x: mx.array, /) -> mx.array:
+    """The inverse of x (..., n, n), on the CPU."""
+    return mx.linalg.inv(x, stream=mx.cpu)
+
+
+_linalg = SimpleNamespace(eigh=eigh, inv=inv, svd=svd, svdvals=svdvals)
+_base = Overlay(mx, "mlx", sum=blocked_sum, linalg=_linalg)
 
 EXACT = exact_tier(_base)
 FAST = Overlay(_base, "fast", sign=chosen_sign)

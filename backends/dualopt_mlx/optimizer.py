@@ -62,8 +62,6 @@ class Optimizer(Updating, Saving):
         parameters, self._tied = trained(model)
         self._shapes = {name: tuple(x.shape) for name, x in parameters.items()}
         self.plan = Plan(recipe, self._shapes, layout="channels_last")
-        if tier == "exact":
-            self.plan.refuse_factorisations()
         self.plan.warn_if_too_fine({name: dtype_name(x) for name, x in parameters.items()})
         self._store = State(self.plan, self._start(parameters))
         self._state = self._store.tree

@@ -64,8 +64,6 @@ class Optimizer(Microbatches, Saving, torch.optim.Optimizer):
         self.plan = Plan(recipe, {name: tuple(p.shape) for name, p in self._named.items()}, float64=_all_double(found))
         self.tier = tier
         self._execute = Executor(tier, compiled)
-        if tier == "exact" and not _all_double(found):
-            self.plan.refuse_factorisations()
         self.plan.warn_if_too_fine({n: str(p.dtype).removeprefix("torch.") for n, p in self._named.items()})
         self._ready: Proposal | None = None
         self._captured = False

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..factorise import svd
 from ..recursion import Array, Namespace
 from ..scaling import unit
 
@@ -82,8 +83,8 @@ def newton_schulz(xp: Namespace, x: Array, steps: tuple[Quintic, ...]) -> Array:
 
 
 def factorised(xp: Namespace, z: Array) -> Array:
-    """U Vᵀ of z (..., m, n) by the namespace's SVD, null directions (σ <= max(m, n) ε σ_max) dropped."""
-    u, sigma, vh = xp.linalg.svd(unit(xp, z, (-2, -1)), full_matrices=False)
+    """U Vᵀ of z (..., m, n) by an SVD, null directions (σ <= max(m, n) ε σ_max) dropped."""
+    u, sigma, vh = svd(xp, unit(xp, z, (-2, -1)))
     floor = max(z.shape[-2:]) * float(xp.finfo(z.dtype).eps) * xp.max(sigma, axis=-1, keepdims=True)
     keep = xp.where(sigma > floor, xp.ones_like(sigma), xp.zeros_like(sigma))
     return xp.matmul(u * keep[..., None, :], vh)
