@@ -24,7 +24,6 @@ from .views import View, view
 
 RUN = ""  # the name under which counts hold the run's own τ
 LARGEST_SQUARED = 2.0**63  # its square, and that over a bias correction, are float32 numbers
-LARGEST_SUMMED = 2.0**48  # the same for sums of up to 2^30 squares
 HALF_SPACING = {"bfloat16": 2.0**-9, "float16": 2.0**-12}  # largest relative change that rounds away
 
 
@@ -143,8 +142,10 @@ class Plan:
 
     def largest(self, name: str) -> float:
         """The largest finite entry of a gradient of this parameter: a memory of squares must not overflow."""
-        needs = self.groups[self.group_of[name]].row.needs
-        return LARGEST_SUMMED if "c_f" in needs else LARGEST_SQUARED if "c_v" in needs else math.inf
+        planned = self.groups[self.group_of[name]]
+        if "c_f" in planned.row.needs:  # squares of all entries are added up
+            return LARGEST_SQUARED / math.sqrt(max(1, math.prod(planned.views[name].seen[-2:])))
+        return LARGEST_SQUARED if "c_v" in planned.row.needs else math.inf
 
     def known(self, name: str) -> None:
         """GradientError for a name that is not a parameter of the plan."""

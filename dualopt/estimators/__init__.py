@@ -26,7 +26,5 @@ ESTIMATORS = (*FOUR, "pre_ema", "sym", "loo", "loo_jensen")
 
 def lost(xp: Namespace, error: Array, p: Array) -> Array:
     """The part of 1/p that max(1/p − Var/p³, 0) takes away, min(Var/p², 1), for p > 0 and Var = error²."""
-    relative = error / p
-    square = relative * relative
-    one = xp.ones_like(square)
-    return xp.where(square < one, square, one)
+    relative = xp.where(error < p, error, p) / p
+    return relative * relative

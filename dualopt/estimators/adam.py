@@ -133,12 +133,33 @@ class Symmetric(AdamFold):
         return {"gradient": acc["gradient"], "update": 0.5 * both}
 
 
+MOST = 2.0**120
+
+
+def limited(xp: Namespace, x: Array, bound: Array) -> Array:
+    """x, at most `bound` in magnitude."""
+    return xp.where(x > bound, bound, xp.where(x < -bound, -bound, x))
+
+
+def quotient(xp: Namespace, x: Array, d: Array) -> Array:
+    """x/d for d > 0, at most `MOST` in magnitude."""
+    one = xp.ones_like(d)
+    return limited(xp, x, MOST * xp.where(d < 1, d, one)) / d
+
+
+def times(xp: Namespace, x: Array, d: Array) -> Array:
+    """d x for d >= 0, at most `MOST` in magnitude."""
+    one = xp.ones_like(d)
+    return d * limited(xp, x, (MOST * one) / xp.where(d > 1, d, one))
+
+
 @dataclass(frozen=True)
 class LeaveOneOut(AdamFold):
     """loo: ḡ, and the update u_1 = mean_r m̂_r/d_r, d_r = √v̂ + ε had ḡ without g_r been the gradient.
 
     With `jensen` u_1 − Var(d) · mean_r m̂_r/d_r³, Var the estimate over r with m − 1 in the denominator, and 0
-    where that has not the sign of u_1 (or is no number, which takes a d_r² outside of float32).
+    where that has not the sign of u_1. A d_r that is ε beside others of 1e15 takes this out of float32: quotients
+    and products are kept below 2^120.
     """
 
     jensen: bool = False
@@ -155,11 +176,11 @@ class LeaveOneOut(AdamFold):
     def again(self, xp: Namespace, acc: Arrays, g: Array, state: Arrays, k: Scalars, j: int, count: int) -> Arrays:
         others = acc["gradient"] + (1 / (count - 1)) * (acc["gradient"] - g)
         d = self.root(xp, others * others, state, k) + k["eps"]
-        x = self.numerator(xp, g, state, k) / d
+        x = quotient(xp, self.numerator(xp, g, state, k), d)
         if not self.jensen:
             return {**acc, "u1": mean(acc["u1"], x, j)}
         middle, spread = moments(xp, acc["d"], acc["spread"], d, j)
-        u3 = mean(acc["u3"], x / d / d, j)
+        u3 = mean(acc["u3"], quotient(xp, quotient(xp, x, d), d), j)
         return {**acc, "u1": mean(acc["u1"], x, j), "u3": u3, "d": middle, "spread": spread}
 
     def done(self, xp: Namespace, acc: Arrays, state: Arrays, k: Scalars, count: int) -> Arrays:
@@ -167,7 +188,7 @@ class LeaveOneOut(AdamFold):
         if not self.jensen:
             return {"gradient": acc["gradient"], "update": u1}
         deviation = math.sqrt(count / (count - 1)) * acc["spread"]
-        u = u1 - deviation * (deviation * acc["u3"])
+        u = u1 - times(xp, times(xp, acc["u3"], deviation), deviation)
         same = ((u > 0) & (u1 > 0)) | ((u < 0) & (u1 < 0))
         return {"gradient": acc["gradient"], "update": xp.where(same, u, xp.zeros_like(u))}
 
