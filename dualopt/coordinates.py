@@ -12,6 +12,8 @@ from .directions.normuon import ROW_SCALES
 from .directions.polar import EXACT, SETS
 from .directions.symmetry import ORDERS, POWERS
 from .errors import RecipeError, nearest
+from .estimators import ESTIMATORS
+from .estimators.sophia import HESSIANS
 from .motion import EXPONENTIALS, MOTIONS
 from .motion.averaged import SHRUNK, WEIGHTS
 from .motion.rotational import ALGORITHMS, UNITS
@@ -123,6 +125,11 @@ COORDINATES = {
         Coordinate("centred", "switch", "subtract the mean of the rows, before and after each stage"),
         Coordinate("bias_correction", "switch", "divide memories by their total weight 1 − 2^(−τ/h)"),
         Coordinate("l2", "number", "λ of a penalty ½λ‖θ‖² whose gradient enters the memories"),
+        Coordinate("estimator", "choice", "how the update is estimated from microbatches", choices=ESTIMATORS),
+        Coordinate("hessian", "choice", "squares of which gradients estimate the curvature", choices=HESSIANS),
+        _half_life("root_interval", "the count between two computations of Shampoo's roots"),
+        Coordinate("rho", "number", "ρ: the curvature counts this much; larger clips less", open_low=True),
+        Coordinate("labels", "number", "n: sampled labels in one estimate of the curvature", open_low=True),
         Coordinate(
             "eps",
             "number",

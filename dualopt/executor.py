@@ -40,7 +40,7 @@ def executor(xp: Namespace) -> Execute:
         live = [name for name in theta if views[name].size > 0]
         seen = {name: views[name].apply(xp, theta[name]) for name in live}
         kept = {name: planned.seen(xp, name, state[name]) for name in live}
-        measured = {name: {key: views[name].apply(xp, x) for key, x in evidence[name].items()} for name in live}
+        measured = {name: planned.measured(xp, name, evidence[name]) for name in live}
         if row.motion.pools:
             new = step_group(xp, row, seen, kept, measured, {name: k[name] for name in live})
         elif row.local:

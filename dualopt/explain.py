@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from .counts import Count, increment
 from .errors import RecipeError
 from .executor import executor
 from .frameworks import as_recipe, framework_of, shapes_of
+from .microbatches import GRADIENT, Folding, folded
 from .plaintext import aligned, readable
 from .plan import Plan, PlannedGroup
 from .recipe import Recipe
-from .recursion import Shape
+from .recursion import Arrays, Shape
 from .views import View
 
 
@@ -256,6 +258,20 @@ def _scalars(plan: Plan, end: int) -> list[Scalars]:
     return [Scalars(plan.groups[i].group.name, shape, end, dict(found[name])) for (i, shape), name in distinct.items()]
 
 
+def _folding(plan: Plan, state: Mapping[str, Arrays], k: Mapping[str, Any], named: object) -> Folding:
+    return Folding(plan, np, state.__getitem__, k)
+
+
+def _nothing(plan: Plan, theta: Arrays, state: Mapping[str, Arrays], k: Mapping[str, Any]) -> dict[str, Arrays]:
+    """The evidence of as many microbatches of zeros as each row needs."""
+    found: dict[str, Arrays] = {}
+    for name, x in theta.items():
+        least = plan.groups[plan.group_of[name]].row.folds[GRADIENT].least
+        folding = folded([{name: x}] * least, partial(_folding, plan, state, {name: k[name]}), lambda tree: tree)
+        found |= folding.evidence() if folding else {}
+    return found
+
+
 def _dry(plan: Plan) -> int:
     """One update on zeros for one parameter of every (group, shape); how many there were."""
     plan.set_out(0)
@@ -265,7 +281,7 @@ def _dry(plan: Plan) -> int:
     for planned in plan.groups:
         theta = {n: np.zeros(v.stored, np.float32) for n, v in planned.views.items() if n in names}
         state = {n: planned.start(np, n, x) for n, x in theta.items()}
-        evidence = {n: {"gradient": x} for n, x in theta.items()}
+        evidence = _nothing(plan, theta, state, proposal.scalars)
         for name, (moved, _) in execute(planned, theta, state, evidence, proposal.scalars).items():
             if not np.isfinite(moved).all():
                 raise RecipeError(f"group {planned.group.name!r}: a zero update of {name!r} is not finite")

@@ -61,6 +61,12 @@ class PlannedGroup:
         view, apart = self.views[name], self.row.apart
         return {key: x if key in apart else view.apply(xp, x) for key, x in state.items()}
 
+    def measured(self, xp: Namespace, name: str, evidence: Arrays) -> Arrays:
+        """Evidence as the row sees it: the same for what was measured."""
+        view = self.views[name]
+        apart = {key for fold in self.row.folds.values() for key in fold.apart}
+        return {key: x if key in apart else view.apply(xp, x) for key, x in evidence.items()}
+
     def stored(self, xp: Namespace, name: str, state: Arrays) -> Arrays:
         """The inverse of `seen`."""
         view, apart = self.views[name], self.row.apart
@@ -165,10 +171,17 @@ class Plan:
     def largest(self, name: str) -> float:
         """The largest entry of a gradient of this parameter: neither signal nor memory of squares may overflow."""
         planned = self.groups[self.group_of[name]]
-        row, largest = planned.row, planned.row.signal.largest
-        if "c_nu" in row.needs:  # of squared lengths
-            return min(largest, LARGEST_SQUARED / math.sqrt(max(planned.views[name].size, 1)))
-        return min(largest, LARGEST_SQUARED if "c_v" in row.needs else math.inf)
+        needs, view, largest = planned.row.needs, planned.views[name], planned.row.signal.largest
+        if "c_nu" in needs:  # of squared lengths
+            return min(largest, LARGEST_SQUARED / math.sqrt(max(view.size, 1)))
+        if "c_f" in needs:  # squares of all entries are added up
+            return min(largest, LARGEST_SQUARED / math.sqrt(max(1, math.prod(view.seen[-2:]))))
+        return min(largest, LARGEST_SQUARED if "c_v" in needs else math.inf)
+
+    def known(self, name: str) -> None:
+        """GradientError for a name that is not a parameter of the plan."""
+        if name not in self.counts:
+            raise GradientError(f"gradient of {name!r}: no such parameter{nearest(name, self.counts)}")
 
     @property
     def scheduled(self) -> bool:
@@ -200,8 +213,7 @@ class Plan:
         scalars: dict[str, dict[str, float]] = {}
         cache: dict[tuple[object, ...], dict[str, float]] = {}
         for name in names:
-            if name not in self.counts:
-                raise GradientError(f"gradient of {name!r}: no such parameter{nearest(name, self.counts)}")
+            self.known(name)
             i = self.group_of[name]
             action, q, q_shrink = drives[i]
             planned = self.groups[i]

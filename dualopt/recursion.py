@@ -23,9 +23,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .clock import Clock
+
+if TYPE_CHECKING:
+    from .fold import Fold
 
 Array = Any
 Namespace = Any
@@ -117,6 +120,7 @@ class Row:
     motion: Motion
     source: str = ""
     resolved: Mapping[str, str] = field(default_factory=dict)  # structural choices, for reports
+    folds: Mapping[str, Fold] = field(default_factory=dict)  # stream -> what is made of its microbatches
 
     @property
     def parts(self) -> tuple[Part, ...]:

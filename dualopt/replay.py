@@ -12,6 +12,7 @@ import numpy as np
 
 from .counts import Count, increment
 from .errors import CountError, NonFiniteError, RecipeError
+from .microbatches import SAMPLES, Folding, measured
 from .namespace import Backend, load
 from .plan import Plan, PlannedGroup, check_gradient
 from .recipe import Group, Recipe
@@ -20,6 +21,7 @@ from .storage import rounded, working
 
 Numpy = np.ndarray[Any, Any]
 Named = Mapping[str, Any]
+Update = Named | Iterable[Named]  # the gradients of one update, or of its microbatches
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,10 @@ class Replay:
 def replay(
     group: Group | Mapping[str, Any],
     params: Named,
-    grads: Iterable[Named],
+    grads: Iterable[Update],
     counts: int | Iterable[int],
     *,
+    samples: Iterable[Update | None] | None = None,
     backend: str = "numpy",
     tier: str = "exact",
     dtype: str = "float32",
@@ -70,7 +73,10 @@ def replay(
         group: a `Group`, or a mapping such as ``{"optimizer": "scionc", "norm": "spectral", "step": 0.1,
             "memory_half_life": 1024, "shrink_half_life": 2560}``.
         params: name -> array, the parameters before the first update.
-        grads: one name -> array per update; a parameter without gradient does not move or age.
+        grads: one name -> array per update, or an iterable of such, its microbatches, which are read as a
+            stream; a parameter without gradient does not move or age.
+        samples: the same for gradients of the loss under sampled labels, for rows that read them; None for
+            an update without.
         counts: Δτ, one number or one per update. Default half-lives are in updates of the first Δτ.
         backend: ``"numpy"``, ``"torch"``, ``"mlx"`` or a registered name.
         tier: ``"exact"`` (the same bits everywhere) or ``"fast"``.
@@ -84,7 +90,8 @@ def replay(
     group = group if isinstance(group, Group) else Group.from_dict(group)
     first, increments = _increments(counts)
     recipe = Recipe(groups=(group,), count=Count("samples", per_update=first))  # any unit: all are stated in it
-    moments = drive(recipe, params, grads, increments, backend=backend, tier=tier, dtype=dtype, trace=trace)
+    how = {"backend": backend, "tier": tier, "dtype": dtype}
+    moments = drive(recipe, params, grads, increments, samples=samples, trace=trace, **how)
     found = Replay(resolved=dict(_plan(recipe, params, dtype).groups[0].action))
     for moment in moments:
         found.params.append(moment.params)
@@ -98,9 +105,10 @@ def replay(
 def drive(
     recipe: Recipe,
     params: Named,
-    grads: Iterable[Named],
+    grads: Iterable[Update],
     increments: Iterable[int] | None = None,
     *,
+    samples: Iterable[Update | None] | None = None,
     backend: str = "numpy",
     tier: str = "exact",
     dtype: str = "float32",
@@ -116,17 +124,27 @@ def drive(
     theta: Arrays = {name: chosen.from_numpy(np.asarray(x), dtype) for name, x in params.items()}
     state = {n: planned.start(xp, n, chosen.working(theta[n])) for planned in plan.groups for n in planned.names}
     counts = None if increments is None else iter(increments)
+    sampled = itertools.repeat(None) if samples is None else iter(samples)
     for t, gradients in enumerate(grads):
-        named = _arrays(gradients, f"update {t}: grads")
         count = None if counts is None else next(counts, 0)
         if count == 0:
             raise CountError(f"counts end before update {t}, or are 0: give one number, or one per update")
-        proposal = plan.propose(count, named)
-        _check(t, plan, named, dtype)
+
+        def take(stream: str, tree: object, t: int = t) -> Named:
+            named = _arrays(tree, f"update {t}: {'samples' if stream == SAMPLES else 'grads'}")
+            _check(t, plan, named, dtype)
+            return {name: chosen.from_numpy(g, dtype) for name, g in named.items()}
+
+        begin = partial(_fold, chosen, xp, plan, state)
+        found = measured(
+            plan, gradients, next(sampled, None), take=take, propose=partial(plan.propose, count), begin=begin
+        )
+        assert found is not None  # no gradient is skipped here
+        proposal = found[1]
         traced: dict[str, dict[str, dict[str, Numpy]]] = {}
         for planned in plan.groups:
-            names = [name for name in planned.names if name in named]
-            evidence = {name: {"gradient": chosen.from_numpy(named[name], dtype)} for name in names}
+            evidence = {name: found[0][name] for name in planned.names if name in found[0]}
+            names = list(evidence)
             moving, kept = {name: theta[name] for name in names}, {name: state[name] for name in names}
             if trace:
                 stages = partial(_trace, chosen, xp, planned, moving, kept, evidence, proposal.scalars)
@@ -140,6 +158,18 @@ def drive(
             {name: dict(k) for name, k in proposal.scalars.items()},
             traced,
         )
+
+
+def _fold(
+    chosen: Backend,
+    xp: Namespace,
+    plan: Plan,
+    state: Mapping[str, Arrays],
+    scalars: Mapping[str, Scalars],
+    stream: str,
+) -> Folding:
+    """The microbatches of one update, before the first."""
+    return Folding(plan, xp, state.__getitem__, scalars, stream=stream, working=chosen.working)
 
 
 def _arrays(given: object, where: str) -> dict[str, Numpy]:
@@ -162,6 +192,7 @@ def _plan(recipe: Recipe, params: Named, dtype: str) -> Plan:
 def _check(t: int, plan: Plan, gradients: Mapping[str, Numpy], dtype: str) -> None:
     """GradientError or NonFiniteError for what no update can be made of."""
     for name, g in gradients.items():
+        plan.known(name)
         real = np.issubdtype(g.dtype, np.floating)
         kind = "real" if real else "complex" if np.iscomplexobj(g) else str(g.dtype)
         check_gradient(name, plan.groups[plan.group_of[name]].views[name].stored, g.shape, kind)
@@ -200,7 +231,7 @@ def _trace(
         planned.row,
         seen.apply(xp, chosen.working(theta[name])),
         planned.seen(xp, name, state[name]),
-        {key: seen.apply(xp, chosen.working(x)) for key, x in evidence[name].items()},
+        planned.measured(xp, name, {key: chosen.working(x) for key, x in evidence[name].items()}),
         k[name],
     )
     shown = {

@@ -35,3 +35,13 @@ class GradientPlusL2(Gradient):
 
     def __call__(self, xp: Namespace, theta: Array, evidence: Arrays, k: Scalars) -> Arrays:
         return {AMBIENT: evidence["gradient"] + k["l2"] * theta}
+
+
+@dataclass(frozen=True)
+class Measured(Gradient):
+    """The gradient, and of the evidence what else is there: a channel each, which memories may read."""
+
+    names: tuple[str, ...] = ()
+
+    def __call__(self, xp: Namespace, theta: Array, evidence: Arrays, k: Scalars) -> Arrays:
+        return {AMBIENT: evidence["gradient"]} | {name: evidence[name] for name in self.names if name in evidence}

@@ -48,8 +48,8 @@ def _cases() -> dict[str, Case]:
             if not options.keys() <= set(entry.uses):
                 continue  # another motion than the additive one
             case, group = f"{row} {motion}", {"optimizer": row, **COMMON, **options}
-            short = "polar" in entry.uses
-            of_matrices = entry.least_ndim(entry.defaults) > 1 and not short
+            of_matrices = entry.least_ndim(entry.defaults) > 1
+            short = of_matrices and (set(entry.uses) & {"polar", "estimator"} != set())
             shapes = LONG.get(case, ("wide",)) if short else ("tall", "wide") if of_matrices else ELEMENTWISE
             found[case] = group, shapes, 5 if short and case not in LONG else 50
     for norm in NORMS:

@@ -11,35 +11,35 @@ one finds out on the device, changes nothing by a mask, and the next call to the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import mlx.core as mx
 from mlx import nn
 
-from dualopt.errors import CountError, NonFiniteError, RecipeError, StaleScalarsError
+from dualopt.errors import CountError, GradientError, NonFiniteError, RecipeError, StaleScalarsError
+from dualopt.microbatches import stream_of
 from dualopt.plan import Plan, Proposal
 from dualopt.recipe import Recipe
 
 from .compiling import guarded
 from .evaluation import Evaluating
-from .execute import can_compile, executor_of, finite
+from .execute import can_compile, executor_of
 from .parameters import (
     Named,
     Tree,
     dtype_name,
-    gradients_of,
     merge,
     replaced,
-    traced,
     trained,
     tree_of,
     values_of,
 )
-from .state import Memory, State
+from .state import State
+from .updating import Updating
 
 
-class Optimizer(Evaluating):
+class Optimizer(Updating, Evaluating):
     """Carries out a recipe on an MLX module, or on a mapping of dotted names to arrays.
 
     State is float32 whatever the parameters are; half-precision parameters are computed in float32 and
@@ -75,15 +75,31 @@ class Optimizer(Evaluating):
     def init(self, parameters: Tree) -> None:
         """Nothing: the state exists from the start."""
 
-    def update(self, model: Tree, gradients: Tree, count: int | None = None) -> None:
+    def update(
+        self,
+        model: Tree,
+        gradients: Tree | None = None,
+        count: int | None = None,
+        *,
+        microbatches: Iterable[Tree] | None = None,
+        samples: Tree | Iterable[Tree] | None = None,
+    ) -> None:
         """One update of `model`, a module or a dictionary, as `apply_gradients` does it."""
-        new = self.apply_gradients(gradients, model, count)
+        new = self.apply_gradients(gradients, model, count, microbatches=microbatches, samples=samples)
         if isinstance(model, nn.Module):
             model.update(new)
         else:
             merge(model, new)
 
-    def apply_gradients(self, gradients: Tree, parameters: Tree, count: int | None = None) -> Any:
+    def apply_gradients(
+        self,
+        gradients: Tree | None,
+        parameters: Tree,
+        count: int | None = None,
+        *,
+        microbatches: Iterable[Tree] | None = None,
+        samples: Tree | Iterable[Tree] | None = None,
+    ) -> Any:
         """The parameters after one update; the given ones stay as they are.
 
         Args:
@@ -91,27 +107,27 @@ class Optimizer(Evaluating):
                 nor age.
             parameters: those of the model, or more than those with gradients.
             count: Δτ in the recipe's base unit; default: its `per_update`.
+            microbatches: in place of `gradients` an iterable of such trees, read as a stream: memory does not
+                grow with their number, unless they are traced.
+            samples: the same of the loss under sampled labels, or one such tree: what estimates the curvature in
+                rows that read it.
 
         Returns:
             The branches of `parameters` that moved.
 
         Raises:
-            GradientError, NonFiniteError: gradients that do not fit or are not finite.
+            GradientError, NonFiniteError: gradients that do not fit or are not finite, or fewer than a row needs.
             CountError: bad `count`, or one given although `advance` was called.
             StaleScalarsError: traced without `advance`.
             EvaluationError: after `eval` without `train`.
             Parameters, state and counts are as they were then, also before an `advance`.
         """
+        if (gradients is None) == (microbatches is None):
+            raise GradientError("an update has either gradients or microbatches")
         tree = tree_of(parameters)
         self._require_training("update()")
         try:
-            named = gradients_of(gradients, self._shapes, self._tied)
-            theta = values_of(tree, named, self._shapes)
-            are_finite = {name: finite(g, self.plan.largest(name)) for name, g in named.items()}
-            if self._is_traced(are_finite):
-                moved = self._traced_update(named, theta, are_finite, count)
-            else:
-                moved = self._eager_update(named, theta, are_finite, count)
+            moved = self._moved(tree, gradients if microbatches is None else stream_of(microbatches), samples, count)
         except Exception:
             self._drop()
             raise
@@ -134,7 +150,7 @@ class Optimizer(Evaluating):
         self._drop()
         chosen = self._shapes if names is None else [self._tied.get(name, name) for name in names]
         ready = self.plan.propose(count, chosen)
-        self._begin(self._model, self._shapes)
+        self._anchor(self._model, self._shapes)
         self._fill(self.plan.propose(count, self._shapes))  # all: a step compiled earlier may read others
         self._ready = ready
 
@@ -177,73 +193,14 @@ class Optimizer(Evaluating):
     def learning_rate(self, value: object) -> None:
         raise RecipeError("the step of every group comes from the recipe: change 'step' or [schedule] there")
 
-    def _is_traced(self, are_finite: Named) -> bool:
-        """Whether this update is being traced; evaluates the gradients otherwise."""
-        inside, captured = traced(are_finite.values()), self._store.captured()
-        if inside and not captured:
-            raise StaleScalarsError(
-                "update() is being traced, but opt.state is not among the inputs and outputs of mx.compile: counts "
-                "and scalars would be frozen. Use opt.compile(step), or capture [model.state, opt.state] in both"
-            )
-        return captured
-
-    def _eager_update(self, named: Named, theta: Named, are_finite: Named, count: int | None) -> Named:
-        self._settle()
-        proposal = self._proposal(named, count)
-        bad = next((name for name, is_finite in are_finite.items() if not is_finite.item()), None)
-        if bad is not None:
-            self._refuse(bad)
-            self._drop()
-            return dict(theta)
-        self._begin(theta, theta)
-        if self._ready is None:
-            self._fill(proposal)
-        moved, memory = self._updated(named, theta)
-        self._store.keep(memory)
-        self.plan.commit(proposal)
-        self._store.updates += 1
-        self._done()
-        return moved
-
-    def _traced_update(self, named: Named, theta: Named, are_finite: Named, count: int | None) -> Named:
-        """The same, masked by what only the device will know."""
-        if self.tier == "exact":
-            raise RecipeError("the exact tier runs eagerly: a compiler may contract a·b + c. Use opt.compile(step)")
-        if self._ready is None or self._used:
-            raise StaleScalarsError(
-                "update() is being traced without scalars of its own: call opt.advance(count) before every call of "
-                "the compiled step, or use opt.compile(step); one update per step"
-            )
-        self._proposal(named, count)
-        self._used = True
-        moved, memory = self._updated(named, theta)
-        ok = self._store.consume(are_finite)
-        old = self._store.tree["memory"]
-        self._store.keep({n: {key: mx.where(ok, x, old[n][key]) for key, x in s.items()} for n, s in memory.items()})
-        return {name: mx.where(ok, x, theta[name]) for name, x in moved.items()}
-
-    def _updated(self, named: Named, theta: Named) -> tuple[Named, Memory]:
-        """(parameters, memories) after the update that is ready; nothing is modified."""
-        moved: Named = {}
-        memory: Memory = {}
-        for planned in self.plan.groups:
-            names = [name for name in planned.names if name in named]
-            here = {name: theta[name] for name in names}
-            kept = {name: self._store.tree["memory"][name] for name in names}
-            evidence = {name: {"gradient": named[name]} for name in names}
-            found = self._execute(planned, here, kept, evidence, self._store.scalars(names))
-            for name, (x, s) in found.items():
-                moved[name], memory[name] = x, s
-        return moved, memory
-
-    def _begin(self, model: Tree, names: Iterable[str]) -> None:
+    def _anchor(self, model: Tree, names: Iterable[str]) -> None:
         """Let memories that start from θ start from what θ is now, where there was no update yet."""
         groups, of, counts = self.plan.groups, self.plan.group_of, self.plan.counts
         first = dict.fromkeys(name for name in names if groups[of[name]].anchored and not counts[name])
         if first:
             self._store.keep(self._start(values_of(tree_of(model), first, self._shapes)))
 
-    def _proposal(self, named: Named, count: int | None) -> Proposal:
+    def _proposal(self, named: Mapping[str, Any], count: int | None) -> Proposal:
         """The update of the parameters `named`: what is ready, or a new one."""
         ready = self._ready
         if ready is None:

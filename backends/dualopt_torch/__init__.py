@@ -7,6 +7,7 @@ from dualopt.namespace import Backend
 from .arrays import DTYPES, from_numpy, to_numpy
 from .environment import environment
 from .execute import functional, working
+from .microbatches import microbatches
 from .namespace import EXACT, FAST
 from .optimizer import Optimizer
 from .parameters import shapes_of
@@ -23,4 +24,4 @@ BACKEND = Backend(
     environment=environment,
 )
 
-__all__ = ["BACKEND", "Optimizer", "shapes_of"]
+__all__ = ["BACKEND", "Optimizer", "microbatches", "shapes_of"]

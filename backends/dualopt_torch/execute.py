@@ -37,6 +37,15 @@ def working(x: torch.Tensor) -> torch.Tensor:
     return x if x.dtype == torch.float64 else x.to(torch.float32)
 
 
+def recorded(gradients: Mapping[str, torch.Tensor]) -> bool:
+    """True while operations are being recorded rather than carried out."""
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        return True
+    g = next(iter(gradients.values()), None)
+    fake = torch._subclasses.fake_tensor.FakeTensor
+    return g is not None and (isinstance(g, fake) or torch._is_functional_tensor(g) or torch.compiler.is_compiling())
+
+
 def compiler() -> str | None:
     """The path of the C++ compiler that torch's own needs; None if there is none here."""
     if sys.platform == "win32":

@@ -15,17 +15,19 @@ import torch
 
 from dualopt.coordinates import COORDINATES
 from dualopt.errors import CountError, GradientError, NonFiniteError, RecipeError, StaleScalarsError
+from dualopt.microbatches import GRADIENT, Evidence, stream_of
 from dualopt.namespace import TIERS
 from dualopt.plan import Plan, Proposal, check_gradient
 from dualopt.recipe import Recipe
 
 from .evaluation import Evaluating
-from .execute import Executor
+from .execute import Executor, recorded
+from .microbatches import Microbatches
 from .namespace import EXACT
 from .parameters import Named, named_parameters
 
 
-class Optimizer(Evaluating, torch.optim.Optimizer):
+class Optimizer(Microbatches, Evaluating, torch.optim.Optimizer):
     """Carries out a recipe on a torch module, or on a mapping of names to parameters.
 
     Groups are the recipe's, and hold strings and numbers only: the coordinates in the base unit of the
@@ -67,6 +69,7 @@ class Optimizer(Evaluating, torch.optim.Optimizer):
         self._captured = False
         self._aside = None
         self._before = self.plan.saved_counts(), self.plan.saved_sums()
+        self.discard()
         groups = [
             {
                 "params": [(name, self._named[name]) for name in g.names],
@@ -94,15 +97,26 @@ class Optimizer(Evaluating, torch.optim.Optimizer):
 
     @torch._dynamo.disable  # type: ignore[untyped-decorator]
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None, *, count: int | None = None) -> Any:
+    def step(
+        self,
+        closure: Callable[[], Any] | None = None,
+        *,
+        count: int | None = None,
+        microbatches: object = None,
+        samples: object = None,
+    ) -> Any:
         """One update of every parameter that has a gradient.
 
         Args:
             closure: re-evaluates the model and returns the loss.
             count: Δτ of this update in the recipe's base unit; default: its `per_update`.
+            microbatches: the gradients of this update as an iterable of {name: tensor}, read as a stream, in
+                place of those in ``p.grad`` or accumulated.
+            samples: the same of the loss under sampled labels, or one such mapping: what estimates the
+                curvature in rows that read it.
 
         Raises:
-            GradientError, NonFiniteError: bad gradients; nothing has changed.
+            GradientError, NonFiniteError: bad gradients, or fewer than the row needs; nothing has changed.
             CountError: bad `count`, or one given although `advance` was called.
             StaleScalarsError: captured or traced without `advance`.
             EvaluationError: after `eval` without `train`.
@@ -112,25 +126,36 @@ class Optimizer(Evaluating, torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        gradients = {name: p.grad for name, p in self._named.items() if p.grad is not None}
         try:
-            finite = self._check(gradients)
-            proposal = self._proposal(gradients, count)
+            found = self._evidence(count, microbatches, samples)
         except BaseException:
             self._roll_back()
             raise
-        if not finite:
+        if found is None:
+            self.discard()
             self._roll_back()
             return loss
+        evidence, proposal = found
         for group in self.plan.groups:
-            names = [name for name in group.names if name in gradients]
+            names = [name for name in group.names if name in evidence]
             if names:
                 theta = {name: self._named[name].detach() for name in names}
                 state = {name: self._state(name) for name in names}
-                evidence = {name: {"gradient": gradients[name]} for name in names}
-                self._execute(group, theta, state, evidence, proposal.scalars)
-        self._finish(proposal, gradients)
+                self._execute(group, theta, state, {name: evidence[name] for name in names}, proposal.scalars)
+        self.discard()
+        self._finish(proposal, evidence)
         return loss
+
+    def _evidence(self, count: int | None, microbatches: object, samples: object) -> tuple[Evidence, Proposal] | None:
+        """What this step has measured, and the proposal that it carries out; None: the update is skipped."""
+        if microbatches is None and samples is None and self._told is not None:
+            if count not in (None, self._told):
+                raise CountError(f"accumulate() was told the update's count, {self._told}; call step() without count")
+            return self._accumulated()
+        if self._told is not None:
+            raise GradientError("accumulated gradients are waiting: call step() without gradients, or discard() them")
+        given = self._present() if microbatches is None else stream_of(microbatches)
+        return self._streamed(given, samples, lambda named: self._proposal(named, count))
 
     def advance(self, count: int | None = None, names: Iterable[str] | None = None) -> None:
         """Move the counts and fill the scalars for the next step: the host part, for captured steps.
@@ -199,7 +224,7 @@ class Optimizer(Evaluating, torch.optim.Optimizer):
     def _proposal(self, gradients: Mapping[str, torch.Tensor], count: int | None) -> Proposal:
         """The proposal that this step carries out: the advanced one, or a new one."""
         if self._ready is None:
-            if _recorded(gradients):
+            if recorded(gradients):
                 raise StaleScalarsError(
                     "step() is being traced or captured with scalars of an earlier update: "
                     "call opt.advance(count) before every run of the captured step"
@@ -209,7 +234,7 @@ class Optimizer(Evaluating, torch.optim.Optimizer):
             raise CountError("advance() has already counted this update; call step() without count")
         if set(self._ready.scalars) == set(gradients):
             return self._ready
-        if _recorded(gradients):
+        if recorded(gradients):
             raise StaleScalarsError(
                 "the captured gradients are of other parameters than advance() was told; pass names="
             )
@@ -223,13 +248,13 @@ class Optimizer(Evaluating, torch.optim.Optimizer):
             self.plan.restore(*self._before)
             self._ready = None
 
-    def _finish(self, proposal: Proposal, gradients: Mapping[str, torch.Tensor]) -> None:
+    def _finish(self, proposal: Proposal, evidence: Evidence) -> None:
         """Make counts and lr those of the update that has just been carried out."""
         if self._ready is None:
             self.plan.commit(proposal)
         self._ready = None
-        self._captured = _recorded(gradients)
-        for name in gradients:
+        self._captured = recorded({name: x[GRADIENT] for name, x in evidence.items() if x})
+        for name in evidence:
             self.state[self._named[name]].update(tau=self.plan.counts[name], **self.plan.sums[name])
         for i, group in enumerate(self.param_groups):
             group["tau"] = self.plan.tau
@@ -238,15 +263,20 @@ class Optimizer(Evaluating, torch.optim.Optimizer):
 
     def _state(self, name: str) -> dict[str, torch.Tensor]:
         """The memories of a parameter, made before its first update in its working type."""
-        p = self._named[name]
-        kept = self.state[p]
+        kept = self.state[self._named[name]]
         if not kept.get("tau"):
-            kept["tau"] = 0
-            planned = self.plan.groups[self.plan.group_of[name]]
-            dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
-            start = planned.start(EXACT, name, p.detach().to(dtype, memory_format=torch.contiguous_format))
-            kept.update({key: x.contiguous() for key, x in start.items()})
+            kept.update(tau=0, **self._start(name))
         return {key: x for key, x in kept.items() if isinstance(x, torch.Tensor)}
+
+    def _start(self, name: str) -> dict[str, torch.Tensor]:
+        p = self._named[name]
+        dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
+        theta = p.detach().to(dtype, memory_format=torch.contiguous_format)
+        start = self.plan.groups[self.plan.group_of[name]].start(EXACT, name, theta)
+        return {key: x.contiguous() for key, x in start.items()}
+
+    def _memories(self, name: str) -> dict[str, torch.Tensor]:
+        return self._state(name) if self.state.get(self._named[name], {}).get("tau") else self._start(name)
 
     def _check(self, gradients: Mapping[str, torch.Tensor]) -> bool:
         """False for an update to skip. Raises GradientError for gradients that do not fit."""
@@ -266,7 +296,7 @@ class Optimizer(Evaluating, torch.optim.Optimizer):
                 raise GradientError(
                     f"gradient of {name!r} is on {g.device}, its parameter on {self._named[name].device}"
                 )
-        if _recorded(gradients):
+        if recorded(gradients):
             return True
         suspects = [n for n, total in _squares(gradients).items() if not math.isfinite(total)]
         bad = [n for n in suspects if not _bounded(gradients[n], self.plan.largest(n))]  # a finite sum may overflow
@@ -281,15 +311,6 @@ class Optimizer(Evaluating, torch.optim.Optimizer):
 
 def _all_double(found: Any) -> bool:
     return all(p.dtype == torch.float64 for p in found.parameters.values())
-
-
-def _recorded(gradients: Mapping[str, torch.Tensor]) -> bool:
-    """True while operations are being recorded rather than carried out."""
-    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
-        return True
-    g = next(iter(gradients.values()), None)
-    fake = torch._subclasses.fake_tensor.FakeTensor
-    return g is not None and (isinstance(g, fake) or torch._is_functional_tensor(g) or torch.compiler.is_compiling())
 
 
 def _squares(gradients: Mapping[str, torch.Tensor]) -> dict[str, float]:

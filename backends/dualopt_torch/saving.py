@@ -38,6 +38,10 @@ class Saving(torch.optim.Optimizer):
         """Undo an `advance` that no step has used."""
         raise NotImplementedError
 
+    def discard(self) -> None:
+        """Forget what `accumulate` has folded since the last step."""
+        raise NotImplementedError
+
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from `state_dict()` of the same recipe and parameters; float32 state stays float32.
 
@@ -70,6 +74,7 @@ class Saving(torch.optim.Optimizer):
             self.plan.restore(*before)
             raise CheckpointError(f"not the state of this optimizer: {error}") from error
         self._captured = False
+        self.discard()
         self._install(memories, counts)
         self._written = [group["lr"] for group in self.param_groups]
 
@@ -99,6 +104,7 @@ class Saving(torch.optim.Optimizer):
         state = {name: s for name, s in snapshot.state.items() if s}
         self._check_state({n: {k: tuple(x.shape) for k, x in s.items()} for n, s in state.items()}, snapshot.counts)
         self._roll_back()
+        self.discard()
         self.plan.restore(snapshot.counts, snapshot.sums)
         for name, x in snapshot.parameters.items():
             self._named[name].copy_(torch.from_numpy(np.array(x)))

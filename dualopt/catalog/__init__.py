@@ -17,6 +17,7 @@ from ..recursion import Row
 from .averaging import AVERAGING
 from .elementwise import ELEMENTWISE
 from .entry import Entry, Options
+from .estimated import ESTIMATED
 from .meaning import INSTEAD, broken, not_taken
 from .rotations import ROTATIONS
 from .spectral import SPECTRAL
@@ -31,6 +32,7 @@ FAMILIES: dict[str, tuple[Entry, ...]] = {
     "symmetric": SYMMETRIC,
     "rotations": ROTATIONS,
     "spheres": SPHERES,
+    "estimated": ESTIMATED,
 }
 ENTRIES: dict[str, Entry] = {e.name: e for family in FAMILIES.values() for e in family}
 
@@ -105,7 +107,7 @@ def row(name: str, options: Options) -> Row:
     resolved = {key: str(value) for key, value in options.items() if COORDINATES[key].kind in ("choice", "switch")}
     if not str(resolved.get("norm", "spectral")).startswith("spectral"):
         resolved.pop("polar", None)
-    return Row(name, signal, memory, direction, motion, found.source, resolved)
+    return Row(name, signal, memory, direction, motion, found.source, resolved, found.folds(options))
 
 
 def moves_matrices(options: Options) -> bool:

@@ -7,11 +7,13 @@ from typing import Any
 
 from ..directions import Descent
 from ..directions.elementwise import Identity, Rms, Sign
+from ..estimators import STD
 from ..memory import Current, Memories, Readout
 from ..motion.rotational import REFERENCE
 from ..recursion import Signal
 from ..signal import Gradient, GradientPlusL2
 from .entry import Entry, Options, Parts, retained
+from .estimated import adamw, adamw_folds
 
 ADAM: dict[str, Any] = {
     "step": 1e-3,
@@ -66,7 +68,14 @@ ELEMENTWISE = (
         {"step": 1e-3, "memory_half_life": retained(0.9), "readout": 1.0},
         first(Sign()),
     ),
-    Entry("adamw", "memory over its root mean square, decoupled shrink", "arXiv 1711.05101", ADAM, adam),
+    Entry(
+        "adamw",
+        "memory over its root mean square, decoupled shrink",
+        "arXiv 1711.05101; estimators arXiv 2605.20756",
+        ADAM | {"estimator": STD},
+        adamw,
+        folds=adamw_folds,
+    ),
     Entry("adam_l2", "Adam with an L2 penalty in the gradient", "arXiv 1412.6980", ADAM | {"l2": 0.0}, adam),
     Entry("lion", "sign of a readout; μ = β₁/β₂", "arXiv 2302.06675", LION, first(Sign())),
 )

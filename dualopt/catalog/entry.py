@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..counts import half_life
+from ..fold import Fold, Mean
 from ..motion import ADDITIVE
 from ..recursion import Direction, Memory, Signal
 from .ways import WAYS
@@ -30,6 +31,7 @@ class Entry:
         moving: coordinates of that motion whose defaults are here not the motion's.
         only: coordinate -> the choices that it has in this row, where they are not all.
         ours: what of it is not in the source.
+        folds: options -> what is made of several gradients per update, by stream.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Entry:
     moving: Mapping[str, Any] = field(default_factory=dict)
     only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ours: str = ""
+    folds: Callable[[Options], Mapping[str, Fold]] = lambda options: {"gradient": Mean()}
 
     def under(self, motion: str) -> dict[str, Any]:
         """All coordinates with their defaults when θ moves by `motion`; None: optional."""

@@ -44,5 +44,8 @@ class Rms(Stage):
         return found
 
     def __call__(self, xp: Namespace, z: Array, s: Arrays, k: Scalars) -> Array:
-        v = k["r_v"] * s["v"] if self.corrected else s["v"]
-        return -z / (xp.sqrt(v) + k["eps"])
+        return -z / (self.root(xp, s["v"], k) + k["eps"])
+
+    def root(self, xp: Namespace, v: Array, k: Scalars) -> Array:
+        """√v̂."""
+        return xp.sqrt(k["r_v"] * v if self.corrected else v)

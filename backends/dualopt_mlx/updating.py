@@ -1,0 +1,158 @@
+"""One update of MLX arrays: what was measured, by streams or at once, and what moves; eager, or traced with a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import mlx.core as mx
+from mlx.optimizers import Optimizer as Base
+
+from dualopt.errors import RecipeError, StaleScalarsError
+from dualopt.executor import Execute
+from dualopt.microbatches import Evidence, Folding, measured
+from dualopt.plan import Plan, Proposal
+from dualopt.recursion import Shape
+
+from .execute import finite
+from .namespace import EXACT, FAST
+from .parameters import Named, Tree, gradients_of, traced, values_of
+from .state import Memory, State
+
+
+class _BadError(Exception):
+    """The gradient of `name` is not finite."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class Updating(Base):
+    """The part of `Optimizer` that carries out an update."""
+
+    tier: str
+    plan: Plan
+    _execute: Execute
+    _shapes: dict[str, Shape]
+    _tied: dict[str, str]
+    _store: State
+    _ready: Proposal | None
+    _used: bool
+
+    def _moved(self, tree: Tree, gradients: object, samples: object, count: int | None) -> Named:
+        """The parameters that move; counts, scalars and memories follow."""
+        flags: Named = {}
+        theta: Named = {}
+        is_traced = False
+
+        def take(stream: str, given: Any) -> Named:
+            nonlocal is_traced
+            named = gradients_of(given, self._shapes, self._tied)
+            theta.update(values_of(tree, named, self._shapes))
+            new = {name: finite(g, self.plan.largest(name)) for name, g in named.items()}
+            is_traced = self._is_traced(new)
+            if not is_traced:
+                bad = next((name for name, ok in new.items() if not ok.item()), None)
+                if bad is not None:
+                    raise _BadError(bad)
+            for name, ok in new.items():
+                flags[name] = mx.logical_and(flags[name], ok) if name in flags else ok
+            return named
+
+        def propose(named: Mapping[str, Any]) -> Proposal:
+            proposal = self._begin(named, count, traced=is_traced)
+            if not is_traced:
+                self._anchor(theta, named)
+            return proposal
+
+        def begin(scalars: Any, stream: str) -> Folding:
+            k, memory = self._store.scalars(scalars), self._store.tree["memory"]
+            keep = (lambda arrays: None) if is_traced else mx.eval
+            xp = EXACT if self.tier == "exact" else FAST
+            return Folding(self.plan, xp, memory.__getitem__, k, stream=stream, keep=keep)
+
+        try:
+            found = measured(self.plan, gradients, samples, take=take, propose=propose, begin=begin)
+        except _BadError as bad:
+            self._settle()
+            self._refuse(bad.name)
+            self._drop()
+            return theta
+        assert found is not None
+        evidence, proposal = found
+        moved, memory = self._updated(evidence, theta)
+        if is_traced:
+            ok = self._store.consume(flags)
+            old = self._store.tree["memory"]
+            masked = {n: {key: mx.where(ok, x, old[n][key]) for key, x in s.items()} for n, s in memory.items()}
+            self._store.keep(masked)
+            return {name: mx.where(ok, x, theta[name]) for name, x in moved.items()}
+        self._store.keep(memory)
+        self.plan.commit(proposal)
+        self._store.updates += 1
+        self._done()
+        return moved
+
+    def _begin(self, named: Mapping[str, Any], count: int | None, *, traced: bool) -> Proposal:
+        """The update of `named` that is ready, or a new one with its scalars in the store."""
+        if not traced:
+            self._settle()
+            proposal = self._proposal(named, count)
+            if self._ready is None:
+                self._fill(proposal)
+            return proposal
+        if self.tier == "exact":
+            raise RecipeError("the exact tier runs eagerly: a compiler may contract a·b + c. Use opt.compile(step)")
+        if self._ready is None or self._used:
+            raise StaleScalarsError(
+                "update() is being traced without scalars of its own: call opt.advance(count) before every call of "
+                "the compiled step, or use opt.compile(step); one update per step"
+            )
+        proposal = self._proposal(named, count)
+        self._used = True
+        return proposal
+
+    def _is_traced(self, are_finite: Named) -> bool:
+        """Whether this update is being traced; evaluates the gradients otherwise."""
+        inside, captured = traced(are_finite.values()), self._store.captured()
+        if inside and not captured:
+            raise StaleScalarsError(
+                "update() is being traced, but opt.state is not among the inputs and outputs of mx.compile: counts "
+                "and scalars would be frozen. Use opt.compile(step), or capture [model.state, opt.state] in both"
+            )
+        return captured
+
+    def _updated(self, evidence: Evidence, theta: Named) -> tuple[Named, Memory]:
+        """(parameters, memories) after the update that is ready; nothing is modified."""
+        moved: Named = {}
+        memory: Memory = {}
+        for planned in self.plan.groups:
+            names = [name for name in planned.names if name in evidence]
+            here = {name: theta[name] for name in names}
+            kept = {name: self._store.tree["memory"][name] for name in names}
+            given = {name: evidence[name] for name in names}
+            found = self._execute(planned, here, kept, given, self._store.scalars(names))
+            for name, (x, s) in found.items():
+                moved[name], memory[name] = x, s
+        return moved, memory
+
+    def _proposal(self, named: Mapping[str, Any], count: int | None) -> Proposal:
+        raise NotImplementedError
+
+    def _fill(self, proposal: Proposal) -> None:
+        raise NotImplementedError
+
+    def _anchor(self, model: Tree, names: Iterable[str]) -> None:
+        raise NotImplementedError
+
+    def _done(self) -> None:
+        raise NotImplementedError
+
+    def _drop(self) -> None:
+        raise NotImplementedError
+
+    def _settle(self) -> None:
+        raise NotImplementedError
+
+    def _refuse(self, name: str) -> None:
+        raise NotImplementedError
