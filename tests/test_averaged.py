@@ -258,8 +258,8 @@ def test_late_parameters_have_sums_of_their_own() -> None:
 
 
 def test_half_precision_keeps_z_and_x() -> None:
-    """y is rounded from float32 z and x, which do not see its rounding."""
-    group = {"optimizer": "lion", "motion": "averaged", "step": 1e-4, "shrink_half_life": math.inf}
+    """y is rounded from float32 z and x, which do not see its rounding: small shrink is not lost, and no warning."""
+    group = {"optimizer": "lion", "motion": "averaged", "step": 1e-4, "shrink_half_life": 1e5}
     params = {"w": inputs.parameters({"w": (40,)})["w"].astype(np.float16).astype(np.float32)}
     grads = [{"w": g["w"].astype(np.float16).astype(np.float32)} for g in inputs.gradients({"w": (40,)}, 30)]
     narrow = replay(group, params, grads, 10, dtype="float16")

@@ -324,8 +324,8 @@ class MLXRun:
             self.opt.update(self.model, gradients)
             return value
 
+        self.plain, self.compiled = step, compiled
         self.step = self.opt.compile(step) if compiled else step
-        self.compiled = compiled
 
     def batch(self, t: int, bad: bool = False) -> Any:
         return self.mx.array(np.random.default_rng(t).standard_normal((6, 4)).astype(np.float32)) * (
@@ -485,3 +485,42 @@ def test_evaluation_stays_outside_compiled_functions() -> None:
     run.run(0, 1)
     with pytest.raises((EvaluationError, StaleScalarsError)):
         run.opt.compile(step)(run.batch(1))
+
+
+def test_compiled_steps_leave_the_sums_of_parameters_without_gradient() -> None:
+    """A layer that is frozen for three updates has no sums until then, and its own afterwards."""
+    runs = [MLXRun(compiled) for compiled in (False, True)]
+    for run in runs:
+        run.model.layers[2].freeze()
+        run.run(0, 3)
+        assert set(run.opt.snapshot().sums) == {"layers.0.weight", "layers.0.bias"}
+        run.model.layers[2].unfreeze()
+        run.step = run.opt.compile(run.plain) if run.compiled else run.plain  # MLX does not see that it must trace
+        run.run(3, 5)
+    eager, compiled = (run.opt.snapshot() for run in runs)
+    assert eager.sums == compiled.sums
+    assert eager.counts == compiled.counts
+    assert eager.sums["layers.0.weight"] != eager.sums["layers.2.weight"]
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_workload_is_evaluated_at_the_average(framework: str) -> None:
+    pytest.importorskip("torch" if framework == "torch" else "mlx.core")
+    import importlib
+
+    from dualopt.workload.model import GPTConfig
+
+    config = GPTConfig(layers=1, width=8, heads=1, context=6)
+    made = Recipe.from_dict({"group": [{"optimizer": "sf_adamw", "step": 0.05}]})
+    trainer = importlib.import_module(f"dualopt_{framework}.trainer").trainer(config, made, seed=0)
+    tokens = np.random.default_rng(0).integers(0, 256, (3, 6)).astype(np.int32)
+    for _ in range(4):
+        trainer.update(tokens, tokens, 1)
+    found = trainer.evaluate(tokens, tokens)
+    at_y = trainer.update(tokens, tokens, 1)  # the loss before the update
+    trainer.optimizer.eval()
+    later = trainer.evaluate(tokens, tokens)
+    trainer.optimizer.train()
+    assert later == trainer.evaluate(tokens, tokens)
+    assert abs(found - at_y) > 1e-3
+    assert abs(found - later) > 1e-3

@@ -7,6 +7,7 @@ increments vary; they stay clear of subnormal numbers, which some backends flush
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from functools import lru_cache
@@ -221,6 +222,7 @@ def test_scalars_are_opaque_and_nothing_is_modified(backend: Backend, case: str)
         state: dict[str, Any] | None = None
         for t in range(2):
             clock = clock.tick(increments[t], 0.5)
+            clock = dataclasses.replace(clock, sums=planned.row.tally(planned.action, clock))
             k = planned.row.scalars(planned.action, clock, seen.logical)
             zero_d = {key: backend.from_numpy(np.array(value, np.float32), "float32") for key, value in k.items()}
             theta, gradient = (seen.apply(xp, backend.from_numpy(x[name], "float32")) for x in (params, gradients[t]))
