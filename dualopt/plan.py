@@ -294,7 +294,8 @@ class Plan:
     def warn_if_too_fine(self, dtypes: Mapping[str, str]) -> None:
         """Warn about half-precision parameters whose shrink per update is lost in rounding."""
         for planned in self.groups:
-            lost = complement(self.recipe.count.per_update, planned.shrink_half_life)
+            shrinks = "c_a" in planned.row.needs  # the half-life may set another speed
+            lost = complement(self.recipe.count.per_update, planned.shrink_half_life) if shrinks else 0.0
             for name in planned.names:
                 spacing = HALF_SPACING.get(dtypes[name], 0.0)
                 if 0 < lost < spacing:
