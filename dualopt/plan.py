@@ -347,8 +347,8 @@ class Plan:
     def warn_if_too_fine(self, dtypes: Mapping[str, str]) -> None:
         """Warn about half-precision parameters whose shrink per update is lost in rounding."""
         for planned in self.groups:
-            if planned.row.motion.averages:
-                continue  # what shrinks is kept in the working type
+            if planned.row.motion.averages or "c_a" not in planned.row.needs:
+                continue  # what shrinks is kept in the working type, or the half-life sets another speed
             lost = complement(self.recipe.count.per_update, planned.shrink_half_life)
             for name in planned.names:
                 spacing = HALF_SPACING.get(dtypes[name], 0.0)

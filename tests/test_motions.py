@@ -594,3 +594,29 @@ def test_gradients_whose_squared_length_overflows_are_refused() -> None:
     made = Plan(Recipe((Group("rotational_sgdm"),)), {"w": (64, 64)})
     bound = made.largest("w")
     assert 64 * 64 * bound**2 <= 2.0**126 < np.finfo(np.float32).max
+
+
+@pytest.mark.parametrize("case", ["rotational_sgdm rotational", "sgdm sphere", "sgdm hyperball", "sgdm held"])
+def test_the_fast_tier(backend: Backend, case: str) -> None:
+    """Native sums and roots: 5 updates of a smooth row, each with some ten roundings of U relative to the largest."""
+    shapes = {"w": (9, 33), "s": (2, 4, 3)}
+    params, grads = inputs.parameters(shapes), list(inputs.gradients(shapes, 5))
+    exact, fast = (replay(PRODUCTS[case], params, grads, 300, backend=backend.name, tier=t) for t in ("exact", "fast"))
+    for name, x in exact.params[-1].items():
+        np.testing.assert_allclose(fast.params[-1][name], x, rtol=0, atol=100 * U * np.abs(x).max())
+
+
+def test_a_polar_factor_on_a_sphere() -> None:
+    """The ULMO variant written out: D = P_Ŵ ulmo(M), with ‖Ŵ‖_rms = 1."""
+    group = {"optimizer": "scionc", "motion": "sphere", "memory_half_life": 2560}
+    found = replay(group, {"w": W0}, [{"w": g} for g in G], 256, dtype="float64").params[-1]["w"]
+    q, m = 2**-0.1, np.zeros((2, 2))
+    radius = math.sqrt(np.mean(W0**2))
+    w = W0 / radius
+    for g in G:
+        m = q * m + (1 - q) * g
+        left, _, right = np.linalg.svd(m)
+        d = -left @ right
+        d = d - np.mean(d * w) * w
+        w = q * w + math.sqrt(1 - q * q) * d / math.sqrt(np.mean(d * d))
+    close(found, radius * w)
