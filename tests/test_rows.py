@@ -45,6 +45,8 @@ def _cases() -> dict[str, Case]:
     found: dict[str, Case] = {}
     for row, entry in ENTRIES.items():
         for motion, options in MOTIONS.items():
+            if not {*options, *COMMON} <= {*entry.uses}:
+                continue  # moves in another way: see the tests of that motion
             case, group = f"{row} {motion}", {"optimizer": row, **COMMON, **options}
             short = "polar" in entry.uses
             shapes = LONG.get(case, ("wide",)) if short else ELEMENTWISE
