@@ -15,6 +15,7 @@ import pytest
 
 import dualopt
 from dualopt import namespace
+from dualopt.catalog import complete, least_ndim
 from dualopt.digest import digest
 from dualopt.generator import Stream
 
