@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..catalog import ENTRIES, FAMILIES, Entry, meaning
+from ..catalog import ENTRIES, FAMILIES, meaning
+from ..catalog.entry import Entry
 from ..catalog.ways import WAYS
 from ..coordinates import COORDINATES
 from ..errors import RecipeError, nearest
@@ -40,13 +41,10 @@ def catalogue(
 
 def _chosen(pattern: str, motion: str | None, family: str | None, uses: list[str]) -> list[Entry]:
     """The rows that pass all filters. RecipeError for a filter that names nothing, or if none passes."""
-    for name, known, what in (
-        *((motion, WAYS, "motion") for _ in range(motion is not None)),
-        *((family, FAMILIES, "family") for _ in range(family is not None)),
-        *((key, COORDINATES, "coordinate") for key in uses),
-    ):
-        if name not in known:
-            raise RecipeError(f"{name!r} is no {what}; known are {', '.join(known)}{nearest(str(name), known)}")
+    _known("motion", motion, WAYS)
+    _known("family", family, FAMILIES)
+    for key in uses:
+        _known("coordinate", key, COORDINATES)
     found = [
         entry
         for entry in ENTRIES.values()
@@ -58,6 +56,12 @@ def _chosen(pattern: str, motion: str | None, family: str | None, uses: list[str
     if not found:
         raise RecipeError(f"no optimizer called {pattern!r} passes the filters{nearest(pattern, ENTRIES)}")
     return found
+
+
+def _known(what: str, name: str | None, known: Mapping[str, Any]) -> None:
+    """RecipeError for a name that is given and unknown."""
+    if name is not None and name not in known:
+        raise RecipeError(f"{name!r} is no {what}; known are {', '.join(known)}{nearest(name, known)}")
 
 
 def _family(entry: Entry) -> str:
