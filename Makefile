@@ -25,7 +25,7 @@ lint: $(VENV)/dev
 	$(BIN)/mypy
 
 rows: $(VENV)/dev
-	MLX_ENABLE_TF32=0 $(BIN)/python benchmarks/rows.py --out docs/rows.md
+	MLX_ENABLE_TF32=0 OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/rows.py --out docs/rows.md
 
 # What the package needs, with both frameworks.
 $(VENV)/run: pyproject.toml constraints.txt

@@ -10,12 +10,14 @@ Rows run with their defaults. A column is a backend and a tier:
     torch fast, MLX fast             the fast tier: the largest normwise error ‖x − x_exact‖/‖x_exact‖ of any of them
 
 Times are of native optimizers, from gradients at hand to parameters updated, each divided by the time of adamw in the
-update before it: what else runs on the machine slows both. Given are the median and the quartiles.
+update before it: what else runs on the machine slows both. Given are the median and the quartiles. `make rows` leaves
+numpy one thread: small products on a busy machine wait for the others, a hundred times as long as they take.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import shlex
 import sys
@@ -40,6 +42,7 @@ TITLES = {"numpy": "numpy", "torch": "torch", "mlx": "MLX"}
 PROVED = {"square": (24, 24), "tall": (40, 12), "stack": (2, 8, 16)}
 TIMED = {"exact": {f"w{i}": (64, 64) for i in range(4)}, "fast": {f"w{i}": (512, 512) for i in range(4)}}
 KINDS = ("bell", "six_decades", "zeros", "low_rank")
+SETTINGS = ("MLX_ENABLE_TF32", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS")  # of the environment, if set
 WARM = 2  # updates before the clock runs
 
 Update = Callable[[], None]
@@ -159,11 +162,13 @@ def document(rows: list[str], updates: int, repeats: int, columns: list[tuple[st
         TITLES[name] if name == "numpy" else f"{TITLES[name]} {'eager' if tier == 'exact' else 'fast'}"
         for name, tier in columns
     ]
+    setting = [f"{name}={os.environ[name]}" for name in SETTINGS if name in os.environ]
+    command = shlex.join([*setting, "python", "benchmarks/rows.py", *sys.argv[1:]])
     versions = [f"{name} {namespace.load(name).version}" for name in dict.fromkeys(name for name, _ in columns)]
     lines = [
         "# Every row on every backend",
         "",
-        f"Made by `python {shlex.join(['benchmarks/rows.py', *sys.argv[1:]])}` with {', '.join(versions)} and Python "
+        f"Made by `{command}` with {', '.join(versions)} and Python "
         f"{platform.python_version()} on {platform.system()} {platform.machine()}. All rows at their defaults.",
         "",
         f"*Eager* is the exact tier: the number of elements, of all parameters and state after each of {updates} "
