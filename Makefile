@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := MLX_ENABLE_TF32=0 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 JOBS   ?= 2
 
-.PHONY: demo test test-long lint clean
+.PHONY: demo test test-long lint rows clean
 
 demo: $(VENV)/run
 	$(BIN)/dualopt demo --out runs/demo
@@ -23,6 +23,9 @@ lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+rows: $(VENV)/dev
+	MLX_ENABLE_TF32=0 OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/rows.py --out docs/rows.md
 
 # What the package needs, with both frameworks.
 $(VENV)/run: pyproject.toml constraints.txt

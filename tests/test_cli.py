@@ -61,9 +61,38 @@ def test_list_shows_every_optimizer() -> None:
     assert all(name in text for name in listed)
 
 
+def test_list_of_one_says_what_means_nothing() -> None:
+    (pion,) = data("list", "pion")
+    assert pion["motion"] == "multiplicative"
+    assert pion["defaults"]["exponential"] == "taylor"
+    assert "additive" in pion["motions"]
+    why = {one["what"]: one["why"] for one in pion["meaningless"]}
+    assert why["eps with second_memory = false"] == "there is no v then"
+    assert any("shrink_half_life" in what and "nothing shrinks" in reason for what, reason in why.items())
+    text = " ".join(run("list", "muon").stdout.split())
+    assert "motion = 'multiplicative': its direction is not elementwise" in text
+    assert "polar quintic how the polar factor is computed" in text
+
+
+def test_list_filters() -> None:
+    def names(*arguments: object) -> set[str]:
+        return {entry["name"] for entry in data("list", *arguments)}
+
+    assert names("scion*") == {"scion", "scionc"}
+    assert "muon" in names("--family", "spectral")
+    assert "adamw" not in names("--family", "spectral")
+    assert names("--uses", "norm", "--uses", "polar") == {"scion", "scionc"}
+    turned = names("--motion", "transported")
+    assert {"adamw", "muon", "pion"} <= turned
+    assert "rmsprop" not in turned
+    assert data("list", "lion", "--motion", "multiplicative")[0]["defaults"]["motion"] == "multiplicative"
+    assert "did you mean 'scion'" in run("list", "scoin", status=2).stderr
+    assert "did you mean 'transported'" in run("list", "--motion", "transpotred", status=2).stderr
+
+
 def test_explain_fits_eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    for command in (["explain", ROOT / "recipes/muon.toml", "--dry", "--scalars"], ["list"]):
+    for command in (["explain", ROOT / "recipes/muon.toml", "--dry", "--scalars"], ["list"], ["list", "pion"]):
         assert max(len(line) for line in run(*command).stdout.splitlines()) <= 80
 
 

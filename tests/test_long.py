@@ -15,6 +15,7 @@ import pytest
 
 import dualopt
 from dualopt import namespace
+from dualopt.catalog import complete, least_ndim
 from dualopt.digest import digest
 from dualopt.generator import Stream
 
@@ -44,7 +45,7 @@ def test_demo(tmp_path):
 def test_long_replays_have_the_bits_of_numpy(row):
     """1,000 updates with varying Δτ and gradients over six decades, 100 for rows with matrix products."""
     shapes = {"tall": (13, 7), "wide": (5, 9), "stack": (3, 4, 6)}
-    spectral = "polar" in dualopt.ENTRIES[row].uses
+    spectral = least_ndim(row, complete(row, {})) > 0
     updates = 100 if spectral else 1000
     params = {n: Stream(0, n).bell(s) for n, s in shapes.items()}
     decade = Stream(1, "decade").below(7, updates) - 3

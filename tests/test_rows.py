@@ -46,8 +46,8 @@ def _cases() -> dict[str, Case]:
     found: dict[str, Case] = {}
     for row, entry in ((row, entry) for row, entry in ENTRIES.items() if entry.motion == "additive"):
         for motion, options in MOTIONS.items():
-            if not options.keys() <= set(entry.uses):
-                continue  # another motion than the additive one
+            if not {*options, *COMMON} <= {*entry.uses}:
+                continue  # moves in another way: see the tests of that motion
             case, group = f"{row} {motion}", {"optimizer": row, **COMMON, **options}
             of_matrices = entry.least_ndim(entry.defaults) > 1
             short = of_matrices and (set(entry.uses) & {"polar", "estimator"} != set())

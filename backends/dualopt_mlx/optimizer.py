@@ -26,7 +26,6 @@ from .compiling import guarded
 from .evaluation import Evaluating
 from .execute import can_compile, executor_of
 from .parameters import (
-    Named,
     Tree,
     dtype_name,
     merge,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
@@ -42,11 +42,10 @@ def catalogue(
 
 def _chosen(pattern: str, motion: str | None, family: str | None, uses: list[str]) -> list[Entry]:
     """The rows that pass all filters. RecipeError for a filter that names nothing, or if none passes."""
-    asked: list[tuple[str | None, Collection[str], str]] = [(motion, WAYS, "motion"), (family, FAMILIES, "family")]
-    asked += [(key, COORDINATES, "coordinate") for key in uses]
-    for name, known, what in asked:
-        if name is not None and name not in known:
-            raise RecipeError(f"{name!r} is no {what}; known are {', '.join(known)}{nearest(str(name), known)}")
+    _known("motion", motion, WAYS)
+    _known("family", family, FAMILIES)
+    for key in uses:
+        _known("coordinate", key, COORDINATES)
     found = [
         entry
         for entry in ENTRIES.values()
@@ -58,6 +57,12 @@ def _chosen(pattern: str, motion: str | None, family: str | None, uses: list[str
     if not found:
         raise RecipeError(f"no optimizer called {pattern!r} passes the filters{nearest(pattern, ENTRIES)}")
     return found
+
+
+def _known(what: str, name: str | None, known: Mapping[str, Any]) -> None:
+    """RecipeError for a name that is given and unknown."""
+    if name is not None and name not in known:
+        raise RecipeError(f"{name!r} is no {what}; known are {', '.join(known)}{nearest(name, known)}")
 
 
 def _family(entry: Entry) -> str:
