@@ -37,7 +37,7 @@ ANY = {"a": (5, 7), "vector": (11,), "number": (), "none": (0, 3), "cube": (2, 3
 UPDATES = 20
 NORMS = ("spectral", "spectral_max", "sign", "column", "row", "frobenius")
 CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]]]] = {
-    name: ({"optimizer": name}, MATRICES if name in ("muon", "scion", "scionc") else ANY) for name in ENTRIES
+    name: ({"optimizer": name}, MATRICES if row.least_ndim(row.defaults) else ANY) for name, row in ENTRIES.items()
 } | {
     "nesterov_l2": ({"optimizer": "sgdm", "readout": 0.9, "l2": 0.01, "bias_correction": True}, ANY),
     "cautious": ({"optimizer": "adamw", "shrink": "cautious", "shrink_half_life": 900}, ANY),

@@ -46,7 +46,7 @@ def _cases() -> dict[str, Case]:
     for row, entry in ENTRIES.items():
         for motion, options in MOTIONS.items():
             case, group = f"{row} {motion}", {"optimizer": row, **COMMON, **options}
-            short = "polar" in entry.uses
+            short = entry.least_ndim(entry.defaults) > 0
             shapes = LONG.get(case, ("wide",)) if short else ELEMENTWISE
             found[case] = group, shapes, 5 if short and case not in LONG else 50
     for norm in NORMS:

@@ -13,10 +13,11 @@ from ..errors import RecipeError, nearest
 from ..recursion import Row
 from .elementwise import ELEMENTWISE
 from .entry import Entry, Options
-from .spectral import SPECTRAL
+from .schatten import SCHATTEN
+from .spectral import POLAR_WAY, SPECTRAL
 from .ways import WAYS
 
-ENTRIES: dict[str, Entry] = {e.name: e for e in (*ELEMENTWISE, *SPECTRAL)}
+ENTRIES: dict[str, Entry] = {e.name: e for e in (*ELEMENTWISE, *SPECTRAL, *SCHATTEN)}
 
 
 def entry(name: object, where: str = "optimizer") -> Entry:
@@ -51,6 +52,11 @@ def check(name: str, stated: Options, where: str) -> dict[str, Value]:
         raise RecipeError(f"{where}: strict_mask belongs to shrink = 'cautious', but shrink = {full.get('shrink')!r}")
     if "polar" in checked and "norm" in full and not str(full["norm"]).startswith("spectral"):
         raise RecipeError(f"{where}: norm = {full['norm']!r} has no polar factor; drop 'polar'")
+    iterated = [key for key in POLAR_WAY if key in checked]
+    if iterated and full.get("polar") == EXACT:
+        raise RecipeError(f"{where}: polar = 'exact' is not iterated; drop {iterated[0]!r}")
+    if iterated and "norm" in full and not str(full["norm"]).startswith("spectral"):
+        raise RecipeError(f"{where}: norm = {full['norm']!r} has no polar factor; drop {iterated[0]!r}")
     return checked
 
 
@@ -78,7 +84,7 @@ def row(name: str, options: Options) -> Row:
     found = entry(name)
     signal, memory, direction = found.parts(options)
     motion = WAYS[options["motion"]].build(options, signal, memory, direction)
-    resolved = {key: str(value) for key, value in options.items() if COORDINATES[key].kind in ("choice", "switch")}
+    resolved = {key: str(value) for key, value in options.items() if COORDINATES[key].decides}
     if not str(resolved.get("norm", "spectral")).startswith("spectral"):
         resolved.pop("polar", None)
     return Row(name, signal, memory, direction, motion, found.source, resolved)

@@ -13,8 +13,9 @@ from ..part import Stage, in_channel
 from ..recursion import Action, Arrays, Namespace, Scalars, Shape
 from .elementwise import Identity, Rms, Sign
 from .norm_balls import Ball
+from .schatten import Freon, Kaon, MiMuon, Regularized
 
-Geometry = Identity | Sign | Rms | Ball
+Geometry = Identity | Sign | Rms | Ball | Regularized | MiMuon | Freon | Kaon
 
 
 @dataclass(frozen=True)
