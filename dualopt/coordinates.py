@@ -9,7 +9,7 @@ from numbers import Real
 
 from .directions.norm_balls import NORMS
 from .directions.normuon import ROW_SCALES
-from .directions.polar import EXACT, SETS
+from .directions.polar import EXACT, FORMS, NORMALISES, SETS
 from .directions.symmetry import ORDERS, POWERS
 from .errors import RecipeError, nearest
 from .estimators import ESTIMATORS
@@ -28,7 +28,7 @@ class Coordinate:
     """One coordinate: a number in a range, a half-life in the recipe's unit, a choice, or a switch."""
 
     name: str
-    kind: str  # "number" | "half-life" | "choice" | "switch"
+    kind: str  # "number" | "half-life" | "choice" | "switch" | "count" (a whole number) | "exponent" (a number)
     meaning: str
     low: float = 0.0
     high: float = math.inf
@@ -62,7 +62,14 @@ class Coordinate:
         inside = (self.low < number if self.open_low else self.low <= number) and number <= self.high
         if not (ends or (math.isfinite(number) and inside)):
             raise RecipeError(f"{where}: {self.name} must be {self.range}, got {number!r}")
+        if self.kind == "count" and not number.is_integer():
+            raise RecipeError(f"{where}: {self.name} is a whole number, got {number!r}")
         return number
+
+    @property
+    def decides(self) -> bool:
+        """It decides what is computed, and not only with which numbers."""
+        return self.kind in ("choice", "switch", "count", "exponent")
 
     @property
     def range(self) -> str:
@@ -112,6 +119,13 @@ COORDINATES = {
         Coordinate("strict_mask", "switch", "cautious shrink only: an exact zero of u or θ does not shrink"),
         Coordinate("norm", "choice", "the norm whose ball the direction is steepest in", choices=NORMS),
         Coordinate("polar", "choice", "how the polar factor is computed", choices=(*SETS, EXACT)),
+        Coordinate("polar_form", "choice", "iterate the matrix, or its Gram matrix if it is elongated", choices=FORMS),
+        Coordinate("polar_scaling", "choice", "how singular values are brought below 1", choices=NORMALISES),
+        Coordinate("iterations", "count", "how many steps an iteration takes", low=1, high=100),
+        Coordinate("smoothing", "number", "ε of σ/√(σ² + ε²), which smooths the nuclear norm", open_low=True),
+        Coordinate("gap", "number", "τ: singular values that are closer than this are not made equal"),
+        Coordinate("relative", "switch", "ε or τ is relative to the size of the matrix"),
+        Coordinate("exponent", "exponent", "c of (Z Zᵀ)^(−c) Z: 1/2 is the polar factor", high=1.0),
         Coordinate(
             "scale",
             "choice",

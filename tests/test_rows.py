@@ -50,7 +50,7 @@ def _cases() -> dict[str, Case]:
                 continue  # moves in another way: see the tests of that motion
             case, group = f"{row} {motion}", {"optimizer": row, **COMMON, **options}
             of_matrices = entry.least_ndim(entry.defaults) > 1
-            short = of_matrices and (set(entry.uses) & {"polar", "estimator"} != set())
+            short = of_matrices and entry.name not in ("row_norm", "column_norm")  # all others multiply matrices
             shapes = LONG.get(case, ("wide",)) if short else ("tall", "wide") if of_matrices else ELEMENTWISE
             found[case] = group, shapes, 5 if short and case not in LONG else 50
     for norm in NORMS:

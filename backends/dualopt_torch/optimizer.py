@@ -213,7 +213,7 @@ class Optimizer(Microbatches, Evaluating, torch.optim.Optimizer):
             for key, value in planned.action.items():
                 if group[key] == value:
                     continue
-                if COORDINATES[key].kind in ("choice", "switch"):
+                if COORDINATES[key].decides:
                     raise RecipeError(
                         f"{where}: {key} decides what is computed and cannot change; make a new optimizer"
                     )

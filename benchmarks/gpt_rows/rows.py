@@ -15,7 +15,12 @@ from typing import Any
 
 PER_UPDATE = 1024
 COUNT = {"unit": "tokens", "per_update": PER_UPDATE}
-SCHEDULE = {"shape": "warmup-stable-decay", "warmup": 20 * PER_UPDATE, "total": 300 * PER_UPDATE, "decay": 100 * PER_UPDATE}
+SCHEDULE = {
+    "shape": "warmup-stable-decay",
+    "warmup": 20 * PER_UPDATE,
+    "total": 300 * PER_UPDATE,
+    "decay": 100 * PER_UPDATE,
+}
 CONSTANT = {"warmup": 20 * PER_UPDATE}  # for rows that average
 MEMORY: dict[str, Any] = {"memory_half_life": 7_168}
 SQUARES: dict[str, Any] = {"second_memory_half_life": 28_672}
@@ -101,7 +106,13 @@ def _symmetric() -> list[dict[str, Any]]:
         {"name": "vectors", "ndim": 1, "optimizer": "adamw", "step": 0.004, **MEMORY, **SQUARES},
         {"name": "embedding", "match": ["embedding.weight"], "optimizer": "row_norm", "step": 0.1, **common},
         {"name": "head", "match": ["head.weight"], "optimizer": "row_norm", "centred": True, "step": 0.02, **common},
-        {"name": "gate and up", "match": ["*.gate.weight", "*.up.weight"], "optimizer": "row_norm", "step": 0.02, **common},
+        {
+            "name": "gate and up",
+            "match": ["*.gate.weight", "*.up.weight"],
+            "optimizer": "row_norm",
+            "step": 0.02,
+            **common,
+        },
         {"name": "down", "match": ["*.down.weight"], "optimizer": "column_norm", "step": 0.02, **common},
         {
             "name": "heads",

@@ -20,6 +20,7 @@ from .entry import Entry, Options
 from .estimated import ESTIMATED
 from .meaning import INSTEAD, broken, not_taken
 from .rotations import ROTATIONS
+from .schatten import SCHATTEN
 from .spectral import SPECTRAL
 from .spheres import SPHERES
 from .symmetric import SYMMETRIC
@@ -28,6 +29,7 @@ from .ways import WAYS
 FAMILIES: dict[str, tuple[Entry, ...]] = {
     "elementwise": ELEMENTWISE,
     "spectral": SPECTRAL,
+    "schatten": SCHATTEN,
     "averaging": AVERAGING,
     "symmetric": SYMMETRIC,
     "rotations": ROTATIONS,
@@ -104,7 +106,7 @@ def row(name: str, options: Options) -> Row:
     if way.signal is not None and isinstance(memory, Memories):
         signal, memory = way.signal, replace(memory, channels=way.signal.channels)
     motion = way.build(options, signal, memory, direction)
-    resolved = {key: str(value) for key, value in options.items() if COORDINATES[key].kind in ("choice", "switch")}
+    resolved = {key: str(value) for key, value in options.items() if COORDINATES[key].decides}
     if not str(resolved.get("norm", "spectral")).startswith("spectral"):
         resolved.pop("polar", None)
     return Row(name, signal, memory, direction, motion, found.source, resolved, found.folds(options))

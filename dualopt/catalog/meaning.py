@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..directions.polar import EXACT, FORMS, NORMALISES
 from ..directions.symmetry import AFTER, POWERS
 from ..motion import ROTATIONAL
 from ..noise import Noise, noise_of
@@ -61,6 +62,27 @@ def _without_second(key: str) -> Rule:
     )
 
 
+def _iterated(key: str, example: object) -> tuple[Rule, Rule]:
+    return (
+        Rule(
+            over=(key, "polar"),
+            what=f"{key} with polar = {EXACT!r}",
+            why="the exact polar factor is not iterated",
+            example={key: example, "polar": EXACT},
+            broken=lambda met: key in met.stated and met.full["polar"] == EXACT,
+            says=f"polar = {EXACT!r} is not iterated; drop {key!r}",
+        ),
+        Rule(
+            over=(key, "norm"),
+            what=f"{key} unless norm is one of the spectral ones",
+            why="the others have no polar factor",
+            example={key: example, "norm": "column"},
+            broken=lambda met: key in met.stated and not str(met.full["norm"]).startswith("spectral"),
+            says="norm = {norm!r} has no polar factor; " + f"drop {key!r}",
+        ),
+    )
+
+
 # A stated coordinate -> those that it takes the place of.
 INSTEAD = {"steady_rms": ("step",)}
 TURNS = {"motion": ROTATIONAL}
@@ -91,6 +113,9 @@ RULES = (
         broken=lambda met: "nuclear_power" in met.stated and met.full["order"] == AFTER,
         says="order = {order!r} brings rows to length 1, so ν^α cancels; drop 'nuclear_power'",
     ),
+    *_iterated("polar_form", FORMS[1]),
+    *_iterated("polar_scaling", NORMALISES[1]),
+    *_iterated("iterations", 3),
     _without_second("second_memory_half_life"),
     _without_second("eps"),
     Rule(

@@ -6,16 +6,18 @@ from typing import Any
 
 from ..directions import Descent
 from ..directions.norm_balls import MUON_SCALES, SpectralBall, ball
-from ..directions.polar import POLAR_EXPRESS, QUINTIC
+from ..directions.polar import POLAR_EXPRESS, QUINTIC, STANDARD, Way
 from ..memory import Memories, Readout
 from ..signal import Gradient
 from .entry import Entry, Options, Parts, retained
 
+POLAR_WAY: dict[str, Any] = {"polar_form": None, "polar_scaling": None, "iterations": None}  # of rows with `polar`
 MUON: dict[str, Any] = {
     "step": 0.02,
     "memory_half_life": retained(0.95),
     "readout": 0.95,
     "polar": QUINTIC.name,
+    **POLAR_WAY,
     "scale": "keller_jordan",
 }
 SCION: dict[str, Any] = {
@@ -24,6 +26,7 @@ SCION: dict[str, Any] = {
     "readout": 1.0,
     "norm": "spectral",
     "polar": QUINTIC.name,
+    **POLAR_WAY,
 }
 SCIONC: dict[str, Any] = {
     "step": 0.035,
@@ -31,6 +34,7 @@ SCIONC: dict[str, Any] = {
     "readout": 1.0,
     "norm": "spectral",
     "polar": POLAR_EXPRESS.name,
+    **POLAR_WAY,
 }
 
 
@@ -39,13 +43,23 @@ def matrices(o: Options) -> int:
     return 2
 
 
+def way(o: Options) -> Way:
+    """How the options iterate a coefficient set."""
+    steps = o.get("iterations")
+    return Way(o.get("polar_form", STANDARD), o.get("polar_scaling"), None if steps is None else int(steps))
+
+
 def _muon(o: Options) -> Parts:
-    return Gradient(), Memories(), Descent(Readout(), SpectralBall(MUON_SCALES[o["scale"]], o["polar"], "scale"))
+    return (
+        Gradient(),
+        Memories(),
+        Descent(Readout(), SpectralBall(MUON_SCALES[o["scale"]], o["polar"], "scale", way(o))),
+    )
 
 
 def norm_ball(o: Options) -> Parts:
     """Steepest descent of the readout in the norm that the options name."""
-    return Gradient(), Memories(), Descent(Readout(), ball(o["norm"], o["polar"]))
+    return Gradient(), Memories(), Descent(Readout(), ball(o["norm"], o["polar"], way(o)))
 
 
 def _ball_ndim(o: Options) -> int:

@@ -13,9 +13,10 @@ from ..part import Stage, in_channel
 from ..recursion import Action, Arrays, Namespace, Scalars, Shape
 from .elementwise import Identity, Rms, Sign
 from .norm_balls import Ball
+from .schatten import Freon, Kaon, MiMuon, Regularized
 from .symmetry import Lines, Spectral
 
-Geometry = Identity | Sign | Rms | Ball | Lines | Spectral
+Geometry = Identity | Sign | Rms | Ball | Lines | Spectral | Regularized | MiMuon | Freon | Kaon
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from ..clock import Clock
 from ..part import Stage
 from ..recursion import Action, Array, Arrays, Namespace, Scalars, Shape
 from ..scaling import unit
-from .polar import QUINTIC, polar
+from .polar import PLAIN, QUINTIC, Way, polar
 
 MATRIX = (-2, -1)
 
@@ -116,13 +116,14 @@ class SpectralBall(Ball):
 
     method: str = QUINTIC.name
     named_by: str = "norm"  # the coordinate that chose the scale
+    way: Way = PLAIN
 
     @property
     def needs(self) -> dict[str, tuple[str, ...]]:
         return {"scale": (self.named_by, "polar")}
 
     def atom(self, xp: Namespace, z: Array) -> Array:
-        return polar(xp, z, self.method)
+        return polar(xp, z, self.method, self.way)
 
     def gauge(self, xp: Namespace, x: Array) -> Array:
         return xp.max(xp.linalg.svdvals(x), axis=-1)
@@ -193,10 +194,10 @@ class PlainSignBall(SignBall):
     least_ndim: ClassVar[int] = 0
 
 
-def ball(name: str, method: str = QUINTIC.name) -> Ball:
-    """The ball called `name`; `method` is the polar method of the spectral ones."""
+def ball(name: str, method: str = QUINTIC.name, way: Way = PLAIN) -> Ball:
+    """The ball called `name`; `method` is the polar method of the spectral ones, iterated in that `way`."""
     found = _BALLS[name]
-    return SpectralBall(found.scaling, method) if isinstance(found, SpectralBall) else found
+    return SpectralBall(found.scaling, method, way=way) if isinstance(found, SpectralBall) else found
 
 
 _BALLS: dict[str, Ball] = {

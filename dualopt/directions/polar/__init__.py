@@ -1,0 +1,90 @@
+"""The polar factor U Vᵀ of a matrix Z = U Σ Vᵀ, exactly or by an odd polynomial iteration.
+
+    X ← a X + (b A + c A²) X,   A = X Xᵀ          (wide; a tall X uses A = Xᵀ X on the right)
+
+acts on every singular value as x ← a x + b x³ + c x⁵ and leaves the singular vectors alone. Singular
+values that are exactly 0 stay 0: null directions are dropped. The coefficients are in `sets`, each with its
+error; forms of the iteration and scalings of its input in `iterations`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...factorise import svd
+from ...recursion import Array, Namespace
+from ...scaling import unit
+from .iterations import GRAM_FROM, gram_newton_schulz, newton_schulz, scaled
+from .sets import AOL_SET, CANS, EXACT, FIVE, FROBENIUS, MOMENT, POLAR_EXPRESS, QUINTIC, SETS, Coefficients, Quintic
+
+FORMS = STANDARD, GRAM = "standard", "gram"
+NORMALISES = (FROBENIUS, MOMENT)
+
+__all__ = [
+    "AOL_SET",
+    "CANS",
+    "EXACT",
+    "FIVE",
+    "FORMS",
+    "NORMALISES",
+    "PLAIN",
+    "POLAR_EXPRESS",
+    "QUINTIC",
+    "SETS",
+    "STANDARD",
+    "Coefficients",
+    "Quintic",
+    "Way",
+    "gram_newton_schulz",
+    "kept",
+    "newton_schulz",
+    "polar",
+    "weighted",
+]
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a set is iterated.
+
+    Attributes:
+        form: "standard", or "gram" for matrices of an aspect ratio of 3/2 and more.
+        normalise: None: as the set has it.
+        steps: None: as the set has it (see `Coefficients.taking`).
+    """
+
+    form: str = STANDARD
+    normalise: str | None = None
+    steps: int | None = None
+
+
+PLAIN = Way()
+
+
+def kept(xp: Namespace, sigma: Array, shape: tuple[int, ...]) -> Array:
+    """Which singular values (..., k) of a matrix (..., m, n) are not 0: σ > max(m, n) ε σ_max."""
+    floor = max(shape[-2:]) * float(xp.finfo(sigma.dtype).eps) * xp.max(sigma, axis=-1, keepdims=True)
+    return sigma > floor
+
+
+def weighted(xp: Namespace, u: Array, weights: Array, vh: Array) -> Array:
+    """U diag(w) Vᵀ."""
+    return xp.matmul(u * weights[..., None, :], vh)
+
+
+def factorised(xp: Namespace, z: Array) -> Array:
+    """U Vᵀ of z (..., m, n) by an SVD, null directions (σ <= max(m, n) ε σ_max) dropped."""
+    u, sigma, vh = svd(xp, unit(xp, z, (-2, -1)))
+    one = xp.ones_like(sigma)
+    return weighted(xp, u, xp.where(kept(xp, sigma, z.shape), one, xp.zeros_like(one)), vh)
+
+
+def polar(xp: Namespace, z: Array, method: str, way: Way = PLAIN) -> Array:
+    """The polar factor of z (..., m, n) by a named set or by `EXACT`; does not depend on the scale of z."""
+    if method == EXACT:
+        return factorised(xp, z)
+    chosen = SETS[method] if way.steps is None else SETS[method].taking(way.steps)
+    x = scaled(xp, z, way.normalise or chosen.normalise) * (1 / chosen.safety)
+    elongated = max(z.shape[-2:]) >= GRAM_FROM * min(z.shape[-2:])
+    iterate = gram_newton_schulz if way.form == GRAM and elongated else newton_schulz
+    return iterate(xp, x, chosen.steps)

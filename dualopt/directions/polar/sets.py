@@ -1,0 +1,128 @@
+"""Named coefficient sets of Newton–Schulz iterations, with their sources and their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+Quintic = tuple[float, float, float]
+
+FROBENIUS, MOMENT, AOL = "frobenius", "moment", "aol"  # how the input is brought into [0, 1], see `iterations`
+POLISH: Quintic = (1.875, -1.25, 0.375)  # x(15 − 10x² + 3x⁴)/8: cubic convergence to 1 from (0, 1.5)
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """A named set: one (a, b, c) per step, the divisor of the normalised input, and its source.
+
+    `least` is the smallest singular value, relative to the normalised input, that the set is designed for.
+    """
+
+    name: str
+    steps: tuple[Quintic, ...]
+    safety: float
+    least: float
+    source: str
+    normalise: str = FROBENIUS
+
+    def response(self, sigma: float) -> float:
+        """What the iteration makes of one singular value of the normalised input."""
+        x = sigma / self.safety
+        for a, b, c in self.steps:
+            x = x * (a + x * x * (b + x * x * c))
+        return x
+
+    def taking(self, steps: int) -> Coefficients:
+        """The first `steps` steps, or all of them and then `POLISH`."""
+        return replace(self, steps=(*self.steps, *(POLISH,) * (steps - len(self.steps)))[:steps])
+
+    @property
+    def error(self) -> float:
+        """max |σ − 1| for singular values from `least` to 1, on a grid of 2¹⁴ in log σ."""
+        return max(abs(self.response(self.least ** (i / 2**14)) - 1) for i in range(2**14 + 1))
+
+
+def _guarded(steps: tuple[Quintic, ...], safety: float) -> tuple[Quintic, ...]:
+    """The polynomials of x/safety, except the last: rounding may not push a singular value above 1."""
+    return (*((a / safety, b / safety**3, c / safety**5) for a, b, c in steps[:-1]), steps[-1])
+
+
+QUINTIC = Coefficients(
+    name="quintic",
+    steps=((3.4445, -4.7750, 2.0315),) * 5,
+    safety=1.0,
+    least=1e-2,
+    source="Jordan et al., Muon (2024); torch.optim.Muon, mlx.optimizers.Muon, Scion",
+)
+FIVE = Coefficients(
+    name="five",
+    steps=(
+        (4.0848, -6.8946, 2.9270),
+        (3.9505, -6.3029, 2.6377),
+        (3.7418, -5.5913, 2.3037),
+        (2.8769, -3.1427, 1.2046),
+        (2.8366, -3.0525, 1.2012),
+    ),
+    safety=1.0,
+    least=1e-2,
+    source="You, modded-nanogpt (2025); dion, Emerging-Optimizers `quintic`",
+)
+POLAR_EXPRESS = Coefficients(
+    name="polar_express",
+    steps=_guarded(
+        (
+            (8.28721201814563, -23.595886519098837, 17.300387312530933),
+            (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+            (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+            (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+            (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+        ),
+        1.01,
+    ),
+    safety=1.01,
+    least=1e-2,
+    source="Amsel et al., Polar Express (arXiv 2505.16932), ℓ = 1e-3",
+)
+CANS = Coefficients(
+    name="cans",
+    steps=(
+        (8.4703, -25.1081, 18.6293),
+        (4.1828, -3.1087, 0.5806),
+        (3.9619, -2.9541, 0.5630),
+        (3.2866, -2.4647, 0.5074),
+        (2.2737, -1.6447, 0.4162),
+    ),
+    safety=1.0,
+    least=1e-2,
+    source="Grishina et al., CANS (arXiv 2506.10935); Emerging-Optimizers",
+)
+AOL_SET = Coefficients(
+    name="aol",
+    steps=FIVE.steps[1:],
+    safety=1.0,
+    least=3e-2,
+    source="Boissin et al., Turbo-Muon (arXiv 2512.04632): the last four of `five` after AOL scaling",
+    normalise=AOL,
+)
+SETS = {s.name: s for s in (QUINTIC, FIVE, POLAR_EXPRESS, CANS, AOL_SET)}
+EXACT = "exact"  # a factorisation instead of a set
+
+
+def table() -> str:
+    """The sets as a table of Markdown."""
+    columns: dict[str, Callable[[Coefficients], str]] = {
+        "set": lambda s: f"`{s.name}`",
+        "steps": lambda s: str(len(s.steps)),
+        "products": lambda s: str(3 * len(s.steps) + (s.normalise == AOL)),
+        "scaled by": lambda s: s.normalise + (f" / {s.safety:g}" if s.safety != 1 else ""),
+        "least σ": lambda s: f"{s.least:g}",
+        "max \\|σ − 1\\|": lambda s: f"{s.error:.3f}",
+        "source": lambda s: s.source,
+    }
+    rows = [[show(s) for show in columns.values()] for s in SETS.values()]
+    lines = [list(columns), ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    print(table())
