@@ -215,10 +215,33 @@ def with_singular_values(sigma: Numpy, shape: tuple[int, int], seed: int) -> Num
     return np.asarray((left * sigma) @ right.T)
 
 
-BANDS = {"quintic": (0.6818, 1.1344), "polar_express": (0.8764, 1.1236)}  # response over [least, 1]
+BANDS = {  # response over [least, 1]; a set that scales rows apart does not act on singular values alone
+    "quintic": (0.6818, 1.1344),
+    "five": (0.9778, 1.0318),
+    "polar_express": (0.8764, 1.1236),
+    "cans": (0.8844, 1.1198),
+}
 
 
-@pytest.mark.parametrize("method", SETS)
+def amplification(method: str) -> float:
+    """The largest Σ_i |x_i| Π_{j>=i} |slope_j| over [least, 1]: what becomes of relative rounding at every step.
+
+    53 000 for `cans`, whose steps end where they turn steep, without a safety factor; 212 and less for the others.
+    """
+    chosen = SETS[method]
+    x, places, slopes = np.geomspace(chosen.least, 1, 10_000) / chosen.safety, [], []
+    for a, b, c in chosen.steps:
+        places.append(x)
+        slopes.append(np.abs(a + x * x * (3 * b + x * x * 5 * c)))
+        x = x * (a + x * x * (b + x * x * c))
+    total, onward = np.zeros_like(x), np.ones_like(x)
+    for place, slope in zip(reversed(places), reversed(slopes), strict=True):
+        onward = onward * slope
+        total = total + onward * np.abs(place)
+    return float(total.max())
+
+
+@pytest.mark.parametrize("method", BANDS)
 @given(seed=SEED, drawn=st.tuples(*[st.floats(0.02, 1)] * 3))
 def test_iterations_act_on_singular_values(backend: Backend, method: str, seed: int, drawn: tuple[float, ...]) -> None:
     """Each σ becomes response(σ), inside the set's band; the normalised input is off by 8 u."""
@@ -229,21 +252,22 @@ def test_iterations_act_on_singular_values(backend: Backend, method: str, seed: 
     sigma = np.array(drawn) / np.linalg.norm(drawn)  # >= 0.02 / √3 > least
     (z,) = on(backend, with_singular_values(sigma, (3, 7), seed))
     found = backend.to_numpy(polar(backend.namespace("exact"), z, method)).astype(np.float64)
-    tolerance = float(np.abs(np.diff(response) / np.diff(grid)).max()) * 8 * U
+    slope = float(np.abs(np.diff(response) / np.diff(grid)).max())
+    tolerance = max(slope, amplification(method) if method == "cans" else 0) * 8 * U
     expected = np.sort([chosen.response(x) for x in sigma])[::-1]
     np.testing.assert_allclose(np.linalg.svd(found, compute_uv=False), expected, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("method", [*SETS, "exact"])
+@pytest.mark.parametrize("method", [*BANDS, "exact"])
 @given(seed=SEED, shape=st.sampled_from([(4, 4), (3, 7), (7, 3), (1, 5)]))
 def test_polar_factors_are_equivariant(method: str, seed: int, shape: tuple[int, int]) -> None:
-    """U(PMQ) = P U(M) Q for orthogonal P, Q. Singular values within a factor 8, slopes up to 200: 1e-12."""
+    """U(PMQ) = P U(M) Q, P and Q orthogonal. σ within a factor 8, slopes up to 200: 1e-12; 1e-10 for `cans`."""
     sigma = 1 + np.arange(min(shape)) * 2.0
     m = with_singular_values(sigma, shape, seed)
     p, q = (with_singular_values(np.ones(n), (n, n), seed + i) for i, n in enumerate(shape, 1))
-    u = polar(np, m, method)
-    np.testing.assert_allclose(polar(np, p @ m @ q, method), p @ u @ q, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(polar(np, m.T, method), u.T, rtol=0, atol=1e-12)
+    u, tolerance = polar(np, m, method), 1e-10 if method == "cans" else 1e-12
+    np.testing.assert_allclose(polar(np, p @ m @ q, method), p @ u @ q, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(polar(np, m.T, method), u.T, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("method", [*SETS, "exact"])

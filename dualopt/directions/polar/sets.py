@@ -94,7 +94,7 @@ CANS = Coefficients(
     ),
     safety=1.0,
     least=1e-2,
-    source="Grishina et al., CANS (arXiv 2506.10935); Emerging-Optimizers",
+    source="Grishina et al., CANS (arXiv 2506.10935); numbers as in Emerging-Optimizers",
 )
 AOL_SET = Coefficients(
     name="aol",
