@@ -261,10 +261,13 @@ def _nothing(plan: Plan, theta: Arrays, state: Mapping[str, Arrays], k: Mapping[
     found: dict[str, Arrays] = {}
     for name, x in theta.items():
         least = plan.groups[plan.group_of[name]].row.folds[GRADIENT].least
-        begin = partial(Folding, plan, np, state.__getitem__, {name: k[name]})
-        folding = folded([{name: x}] * least, lambda named, begin=begin: begin(), lambda tree: tree)
+        folding = folded([{name: x}] * least, partial(_empty, plan, state, k), lambda tree: tree)
         found |= folding.evidence() if folding else {}
     return found
+
+
+def _empty(plan: Plan, state: Mapping[str, Arrays], k: Mapping[str, Any], named: Mapping[str, Any]) -> Folding:
+    return Folding(plan, np, state.__getitem__, {name: k[name] for name in named})
 
 
 def _dry(plan: Plan) -> int:

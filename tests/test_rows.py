@@ -35,6 +35,7 @@ COMMON = {"step": 0.03, "shrink_half_life": 2e4}
 GRADIENTS = ("bell", "six_decades", "zeros", "ties", "low_rank", "six_rows", "huge")
 SHAPES = {**inputs.SHAPES, "kernel": (3, 1, 7)}
 ELEMENTWISE = ("scalar", "vector", "square", "empty")
+STATED = {"sophia": {"second_memory_half_life": 50.0}}  # or 1e15 is remembered, and nothing moves any more
 LONG = {"muon direct": ("tall", "wide"), "scion direct": ("tall",), "scionc direct": ("stack",)}
 
 Case = tuple[dict[str, Any], tuple[str, ...], int]  # group, names of shapes, updates
@@ -45,7 +46,7 @@ def _cases() -> dict[str, Case]:
     found: dict[str, Case] = {}
     for row, entry in ENTRIES.items():
         for motion, options in MOTIONS.items():
-            case, group = f"{row} {motion}", {"optimizer": row, **COMMON, **options}
+            case, group = f"{row} {motion}", {"optimizer": row, **COMMON, **STATED.get(row, {}), **options}
             short = entry.least_ndim(entry.defaults) > 1
             shapes = LONG.get(case, ("wide",)) if short else ELEMENTWISE
             found[case] = group, shapes, 5 if short and case not in LONG else 50

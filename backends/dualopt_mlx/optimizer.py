@@ -11,7 +11,7 @@ one finds out on the device, changes nothing by a mask, and the next call to the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import mlx.core as mx
@@ -25,7 +25,6 @@ from dualopt.recipe import Recipe
 from .compiling import guarded
 from .execute import can_compile, executor_of
 from .parameters import (
-    Named,
     Tree,
     dtype_name,
     merge,
@@ -187,7 +186,7 @@ class Optimizer(Updating, Saving):
     def learning_rate(self, value: object) -> None:
         raise RecipeError("the step of every group comes from the recipe: change 'step' or [schedule] there")
 
-    def _proposal(self, named: Named, count: int | None) -> Proposal:
+    def _proposal(self, named: Mapping[str, Any], count: int | None) -> Proposal:
         """The update of the parameters `named`: what is ready, or a new one."""
         ready = self._ready
         if ready is None:

@@ -33,7 +33,7 @@ class Updating(Base):
     tier: str
     plan: Plan
     _execute: Execute
-    _shapes: Mapping[str, Shape]
+    _shapes: dict[str, Shape]
     _tied: dict[str, str]
     _store: State
     _ready: Proposal | None
@@ -59,7 +59,7 @@ class Updating(Base):
                 flags[name] = mx.logical_and(flags[name], ok) if name in flags else ok
             return named
 
-        def propose(named: Named) -> Proposal:
+        def propose(named: Mapping[str, Any]) -> Proposal:
             return self._begin(named, count, traced=is_traced)
 
         def begin(scalars: Any, stream: str) -> Folding:
@@ -90,7 +90,7 @@ class Updating(Base):
         self._done()
         return moved
 
-    def _begin(self, named: Named, count: int | None, *, traced: bool) -> Proposal:
+    def _begin(self, named: Mapping[str, Any], count: int | None, *, traced: bool) -> Proposal:
         """The update of `named` that is ready, or a new one with its scalars in the store."""
         if not traced:
             self._settle()
@@ -133,7 +133,7 @@ class Updating(Base):
                 moved[name], memory[name] = x, s
         return moved, memory
 
-    def _proposal(self, named: Named, count: int | None) -> Proposal:
+    def _proposal(self, named: Mapping[str, Any], count: int | None) -> Proposal:
         raise NotImplementedError
 
     def _fill(self, proposal: Proposal) -> None:

@@ -39,7 +39,7 @@ MEASURED = tuple(f"{side}{what}" for side in SIDES.values() for what in ("", "_v
 def fresh(action: Action, clock: Clock) -> bool:
     """Whether a multiple of the interval lies in [begin, end) of this update."""
     begin, interval = clock.tau - clock.dtau, action["root_interval"]
-    return math.ceil(begin / interval) * interval < clock.tau
+    return bool(math.ceil(begin / interval) * interval < clock.tau)
 
 
 def idle(k: Scalars) -> bool:
