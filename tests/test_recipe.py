@@ -207,6 +207,8 @@ def groups(draw: st.DrawFn, name: str) -> dict[str, Any]:
         options.pop("strict_mask", None)
     if not options.get("norm", "spectral").startswith("spectral"):
         options.pop("polar", None)
+    limits = ENTRIES[row].limits
+    options = {key: x for key, x in options.items() if x in limits.get(key, (x,))}
     own = {"name": name, "optimizer": row, "match": draw(st.lists(st.text(min_size=1), min_size=1, max_size=3))}
     if draw(st.booleans()):
         own |= {"ndim": draw(st.integers(0, 5)), "orientation": draw(st.sampled_from(ORIENTATIONS))}
