@@ -125,7 +125,9 @@ def test_exact_has_the_bits_of_numpy(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_fast_is_close_to_exact(case: str) -> None:
     ours, reference = run(case, "mlx", "fast"), run(case, "numpy", "exact")
-    local = not reference.resolved.get("target_rms") and "polar" not in reference.resolved
+    local = not {"target_rms", "polar", "root_interval"} & {k for k, x in reference.resolved.items() if x}
+    # A fourth root of an eigenvalue near ε = 1e-6, which rounding at 1e-7 of the largest moves by some per cent.
+    bound = 1e-3 if "root_interval" in reference.resolved else 2e-6
     seen: dict[str, Any] = {}
     for t in range(UPDATES):
         for (name, x), (_, y) in zip(everything(ours, t), everything(reference, t), strict=True):
@@ -134,7 +136,7 @@ def test_fast_is_close_to_exact(case: str) -> None:
                 assert ulps(x, y, seen[name]) <= 4, f"{name} after update {t}"
             else:
                 # Observed 3.2e-7; the worst case of the iteration, 3.4445^5 times rounding, would be 9e-5.
-                assert np.linalg.norm(x - y) <= 2e-6 * np.linalg.norm(seen[name]), f"{name} after update {t}"
+                assert np.linalg.norm(x - y) <= bound * np.linalg.norm(seen[name]), f"{name} after update {t}"
 
 
 def test_the_exact_polar_factor_needs_the_fast_tier() -> None:
