@@ -258,18 +258,18 @@ def _scalars(plan: Plan, end: int) -> list[Scalars]:
     return [Scalars(plan.groups[i].group.name, shape, end, dict(found[name])) for (i, shape), name in distinct.items()]
 
 
-def _folding(plan: Plan, state: Mapping[str, Arrays], k: Mapping[str, Any], named: object) -> Folding:
-    return Folding(plan, np, state.__getitem__, k)
-
-
 def _nothing(plan: Plan, theta: Arrays, state: Mapping[str, Arrays], k: Mapping[str, Any]) -> dict[str, Arrays]:
     """The evidence of as many microbatches of zeros as each row needs."""
     found: dict[str, Arrays] = {}
     for name, x in theta.items():
         least = plan.groups[plan.group_of[name]].row.folds[GRADIENT].least
-        folding = folded([{name: x}] * least, partial(_folding, plan, state, {name: k[name]}), lambda tree: tree)
+        folding = folded([{name: x}] * least, partial(_empty, plan, state, k), lambda tree: tree)
         found |= folding.evidence() if folding else {}
     return found
+
+
+def _empty(plan: Plan, state: Mapping[str, Arrays], k: Mapping[str, Any], named: Mapping[str, Any]) -> Folding:
+    return Folding(plan, np, state.__getitem__, {name: k[name] for name in named})
 
 
 def _dry(plan: Plan) -> int:

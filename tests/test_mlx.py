@@ -125,28 +125,31 @@ def test_exact_has_the_bits_of_numpy(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_fast_is_close_to_exact(case: str) -> None:
     ours, reference = run(case, "mlx", "fast"), run(case, "numpy", "exact")
-    local = not reference.resolved.get("target_rms") and "polar" not in reference.resolved
+    local = not {"target_rms", "polar", "root_interval"} & {k for k, x in reference.resolved.items() if x}
     local = local and reference.resolved["motion"] == "additive"
+    # Products: the worst case of an iteration, 3.4445^5 times rounding, would be 9e-5. Observed are 3.2e-7, and 2.6e-6 in
+    # NorMuon's mean squares of single rows. Shampoo: between roots u goes along directions that the first gradient
+    # lacked; their factor 1/(ε + noise)^¼, with noise of 1e-7 and ε = 1e-6, is known to some per cent. Observed 1.4e-3.
+    bound = 1e-5 if "second_memory_half_life" in reference.resolved else 2e-6
+    bound = 2e-2 if "root_interval" in reference.resolved else bound
     seen: dict[str, Any] = {}
     for t in range(UPDATES):
         for (name, x), (_, y) in zip(everything(ours, t), everything(reference, t), strict=True):
+            if ".root_" in name:
+                continue
             seen[name] = np.maximum(seen.get(name, 0), np.abs(y))
             if local:
                 assert ulps(x, y, seen[name]) <= 4, f"{name} after update {t}"
             else:
-                # The worst case of the iteration, 3.4445^5 times rounding, would be 9e-5. Observed are 3.2e-7, and
-                # 2.6e-6 in NorMuon's mean squares of single rows.
-                allowed = 1e-5 if "second_memory_half_life" in reference.resolved else 2e-6
-                assert np.linalg.norm(x - y) <= allowed * np.linalg.norm(seen[name]), f"{name} after update {t}"
+                assert np.linalg.norm(x - y) <= bound * np.linalg.norm(seen[name]), f"{name} after update {t}"
 
 
-def test_the_exact_polar_factor_needs_the_fast_tier() -> None:
+@pytest.mark.parametrize("tier", ["fast", "exact"])
+def test_the_exact_polar_factor(tier: str) -> None:
     group = Group("scionc", {"norm": "spectral", "polar": "exact"})
     model = {"w": mx.array(arrays({"w": (4, 6)})["w"])}
-    with pytest.raises(RecipeError, match="exact tier"):
-        Optimizer(model, Recipe((group,)), tier="exact")
     before = np.array(model["w"])
-    Optimizer(model, Recipe((group,))).update(model, {"w": mx.array(arrays({"w": (4, 6)}, 1)["w"])})
+    Optimizer(model, Recipe((group,)), tier=tier).update(model, {"w": mx.array(arrays({"w": (4, 6)}, 1)["w"])})
     moved = (np.array(model["w"]) - before) / 0.035
     np.testing.assert_allclose(np.linalg.svd(moved, compute_uv=False), math.sqrt(4 / 6), rtol=1e-4)
 

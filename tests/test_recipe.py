@@ -197,6 +197,8 @@ def values(name: str) -> st.SearchStrategy[Any]:
     if c.kind == "half-life":
         finite = st.floats(0, exclude_min=True, allow_infinity=False) | st.integers(1, 10**9)
         return finite | st.just(INF) if c.never else finite
+    if c.kind == "count":
+        return st.integers(int(c.low), int(c.high))
     return st.floats(c.low, min(c.high, 1e300), exclude_min=c.open_low)
 
 

@@ -36,6 +36,7 @@ COMMON = {"step": 0.03, "shrink_half_life": 2e4}
 GRADIENTS = ("bell", "six_decades", "zeros", "ties", "low_rank", "six_rows", "huge")
 SHAPES = {**inputs.SHAPES, "kernel": (3, 1, 7)}
 ELEMENTWISE = ("scalar", "vector", "square", "empty")
+STATED = {"sophia": {"second_memory_half_life": 50.0}}  # or 1e15 is remembered, and nothing moves any more
 LONG = {"muon direct": ("tall", "wide"), "scion direct": ("tall",), "scionc direct": ("stack",)}
 
 Case = tuple[dict[str, Any], tuple[str, ...], int]  # group, names of shapes, updates
@@ -48,7 +49,7 @@ def _cases() -> dict[str, Case]:
         for motion, options in MOTIONS.items():
             if not {*options, *COMMON} <= {*entry.uses}:
                 continue  # moves in another way: see the tests of that motion
-            case, group = f"{row} {motion}", {"optimizer": row, **COMMON, **options}
+            case, group = f"{row} {motion}", {"optimizer": row, **COMMON, **STATED.get(row, {}), **options}
             of_matrices = entry.least_ndim(entry.defaults) > 1
             short = of_matrices and entry.name not in ("row_norm", "column_norm")  # all others multiply matrices
             shapes = LONG.get(case, ("wide",)) if short else ("tall", "wide") if of_matrices else ELEMENTWISE

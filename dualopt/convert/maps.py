@@ -11,6 +11,7 @@ from .. import catalog
 from ..counts import LN2, complement, half_life, increment, retention
 from ..directions.polar import QUINTIC
 from ..errors import RecipeError
+from ..estimators import STD
 from ..recipe import Group
 from .knobs import SCALE_RULES, SIGNATURES, Coupled, libraries
 
@@ -131,6 +132,8 @@ def _adam(c: Coupled, at: _At) -> Options:
 
 
 def _adam_back(action: Action, at: _At) -> Options:
+    if action.get("estimator", STD) != STD:
+        at.fixed(action, "estimator", STD, "it knows of no microbatches")
     betas = at.beta(action)[0], at.kept(action["second_memory_half_life"])
     found = {"lr": action["step"], "betas": betas}
     found |= {key: action[key] for key in ("bias_correction", "eps")}
