@@ -94,32 +94,14 @@ def markdown(results: Iterable[Result]) -> str:
     """The table, with the command and versions that made it."""
     listed = list(results)
     base = {r.framework: r.loss for r in listed if r.row == "adamw"}
-    head = (
-        "row",
-        "framework",
-        "what it trains",
-        "step",
-        "grid: loss with seed 0",
-        "loss with seed 1",
-        "− AdamW",
-        "verdict",
-    )
+    head = ("row", "framework", "trains", "step", "grid: loss, seed 0", "loss, seed 1", "− AdamW", "verdict")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for r in listed:
         apart = r.loss - base[r.framework]
-        verdict = (
-            "baseline"
-            if r.row == "adamw"
-            else "at or below"
-            if apart <= 0
-            else "within"
-            if apart <= MARGIN
-            else "above"
-        )
+        verdict = "at or below" if apart <= 0 else "within" if apart <= MARGIN else "above"
         grid = ", ".join(f"{step:.3g}: {loss:.3f}" for step, loss in sorted(r.tried.items()))
-        lines.append(
-            f"| `{r.row}` | {r.framework} | {ROWS[r.row].trains} | {r.step:.3g} | {grid} | {r.loss:.3f} | {apart:+.3f} | {verdict} |"
-        )
+        cells = (f"`{r.row}`", r.framework, ROWS[r.row].trains, f"{r.step:.3g}", grid, f"{r.loss:.3f}", f"{apart:+.3f}")
+        lines.append(f"| {' | '.join(cells)} | {'baseline' if r.row == 'adamw' else verdict} |")
     made = f"Python {platform.python_version()}, dualopt {__version__}, {platform.machine()} {platform.system()}"
     return "\n".join(
         [
