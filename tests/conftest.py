@@ -39,7 +39,11 @@ if "torch" in _names:
     torch.set_num_threads(1)  # the arrays are small, and threads that wait for a shared core cost 10 x
 
 
-@pytest.fixture(scope="session", params=_names)
+# JAX compiles every operation for every new shape, so its tests take as long as those of all others together.
+_params = [pytest.param(name, marks=pytest.mark.long) if name == "jax" else name for name in _names]
+
+
+@pytest.fixture(scope="session", params=_params)
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Every installed backend."""
     return namespace.load(request.param)

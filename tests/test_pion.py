@@ -402,10 +402,10 @@ def test_half_precision(backend: Backend) -> None:
 def test_cayley_in_float32_keeps_singular_values(backend: Backend) -> None:
     """To rounding: some u per update, over as many updates."""
     spare(backend, "cayley")
+    found = replay(*data("cayley"), backend=backend.name).params[-1]
     for name, w in data("cayley")[1].items():
         if w.ndim == 2 and w.size:
-            found = replay(*data("cayley"), backend=backend.name).params[-1][name]
-            np.testing.assert_allclose(sigma(found), sigma(w), rtol=UPDATES * 2.0**-20)
+            np.testing.assert_allclose(sigma(found[name]), sigma(w), rtol=UPDATES * 2.0**-20)
 
 
 # ---- training
