@@ -181,7 +181,7 @@ SETTLING: dict[str, dict[str, Any]] = {
 def noise_run(table: dict[str, Any], shape: tuple[int, ...], updates: int) -> list[np.ndarray[Any, Any]]:
     rng = np.random.default_rng(1)
     grads = [{"w": rng.standard_normal(shape)} for _ in range(updates)]
-    found = replay(table, {"w": rng.standard_normal(shape)}, grads, 1, dtype="float64")
+    found = replay(table, {"w": rng.standard_normal(shape)}, grads, 1, dtype="float64", tier="fast")
     return [p["w"] for p in found.params]
 
 
