@@ -101,8 +101,8 @@ def test_half_precision(backend: Backend, case: str) -> None:
 def test_the_fast_tier_is_close(backend: Backend, case: str) -> None:
     """Eight updates of 0.03 whose u are right to 1e-4: cancelled means are read at 1e-7 of what was cancelled.
 
-    Shampoo: eigenvalues that are 1e-7 of the largest are noise in float32, and so is their fourth root to 10 %; the root of
-    one that is r of the largest is right to some u/(4r), 1e-4 for r = 1e-3.
+    Shampoo: eigenvalues that are 1e-7 of the largest are noise in float32, and so is their fourth root to 10 %; the
+    root of one that is r of the largest is right to some u/(4r), 1e-4 for r = 1e-3.
     """
     root = case.startswith("shampoo")
     if backend.name in ("jax", "strict") and root:

@@ -59,7 +59,6 @@ ROWS: dict[str, Row] = {
     "sf_normuon": _matrices("sf_normuon", 0.02, **MEMORY, **SQUARES, **SHRINK),
     "rotational_adamw": Row("matrices of the blocks", 51_200, {"optimizer": "rotational_adamw", **MEMORY, **SQUARES}),
     "hyperball": _matrices("hyperball", 0.03, **MEMORY),
-    "polargrad": _matrices("polargrad", 0.02, **MEMORY, **SHRINK, nuclear_power="0"),
     "symmetry-compatible preset": Row("everything, by symmetry", 1.0),
     "regularized_muon": _matrices("regularized_muon", 0.02, **MEMORY, **SHRINK),
     "freon": _matrices("freon", 0.02, **MEMORY, **SHRINK),
@@ -67,7 +66,7 @@ ROWS: dict[str, Row] = {
     "shampoo": _matrices("shampoo", 0.02, **MEMORY, **SHRINK),
     "sophia": _matrices("sophia", 0.004, **MEMORY, **SHRINK),
 }
-MLX = ("adamw", "lion", "scionc preset", "sf_adamw", "rotational_adamw", "normuon")
+MLX = ("adamw", "lion", "scionc preset", "sf_adamw", "rotational_adamw")
 
 
 def recipe(name: str, step: float, rest: float) -> dict[str, Any]:

@@ -134,11 +134,8 @@ def main() -> None:
         tried = swept(row, rest, asked.out)
         step = min(tried, key=tried.__getitem__)
         rest = step if row == "adamw" else rest
-        results += [
-            report(row, framework, step, rest, tried, asked.out)
-            for framework in ("torch", "mlx")
-            if framework == "torch" or row in MLX
-        ]
+        results.append(report(row, "torch", step, rest, tried, asked.out))
+    results += [report(r.row, "mlx", r.step, rest, r.tried, asked.out) for r in results if r.row in MLX]
     results.sort(key=lambda r: (r.framework != "torch", r.loss))
     (asked.out / "table.md").write_text(markdown(results), encoding="utf-8")
     table = [
