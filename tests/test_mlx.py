@@ -122,7 +122,7 @@ def test_exact_has_the_bits_of_numpy(case: str) -> None:
             assert x.tobytes() == y.tobytes(), f"{name} differs after update {t}"
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [case for case in CASES if case != "kaon"])
 def test_fast_is_close_to_exact(case: str) -> None:
     ours, reference = run(case, "mlx", "fast"), run(case, "numpy", "exact")
     local = not {"target_rms", "polar", "root_interval"} & {k for k, x in reference.resolved.items() if x}
@@ -142,6 +142,13 @@ def test_fast_is_close_to_exact(case: str) -> None:
                 assert ulps(x, y, seen[name]) <= 4, f"{name} after update {t}"
             else:
                 assert np.linalg.norm(x - y) <= bound * np.linalg.norm(seen[name]), f"{name} after update {t}"
+
+
+def test_the_fast_tier_of_a_chaotic_map() -> None:
+    """Kaon: five steps of slope 4.1 at most, so 4.1⁵ times some rounding after one update, and nothing after many."""
+    ours, reference = run("kaon", "mlx", "fast"), run("kaon", "numpy", "exact")
+    for (name, x), (_, y) in zip(everything(ours, 0), everything(reference, 0), strict=True):
+        assert np.linalg.norm(x - y) <= 10 * 4.1**5 * 2.0**-24 * np.linalg.norm(y), name
 
 
 @pytest.mark.parametrize("tier", ["fast", "exact"])

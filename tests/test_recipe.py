@@ -217,6 +217,8 @@ def groups(draw: st.DrawFn, name: str) -> dict[str, Any]:
     chosen = draw(st.sets(st.sampled_from(sorted(uses.keys() - {"motion"}))))
     options = {key: draw(_of(row, key)) for key in sorted(chosen)}
     options |= {"motion": motion} if motion != ENTRIES[row].motion or draw(st.booleans()) else {}
+    if not_taken(ENTRIES[row], {**uses, **options}) is not None:  # an estimator reads more than the gradient
+        options.pop("estimator")
     for rule in broken(ENTRIES[row], {**uses, **options}, options):
         options.pop(rule.over[0], None)
     own = {"name": name, "optimizer": row, "match": draw(st.lists(st.text(min_size=1), min_size=1, max_size=3))}
