@@ -40,10 +40,9 @@ LAST = 10  # losses that the final one is the mean of
 STEP = 0.1  # of rows that are not named here
 STATED: Mapping[str, Mapping[str, float]] = {
     "sgdm": {"step": 0.3},
-    "hybrid_polargrad": {"step": 0.02},
-    **dict.fromkeys(("rmsprop", "adamw", "adam_l2"), {"step": 0.02}),
-    **dict.fromkeys(("sign_sgdm", "lion", "sophia"), {"step": 0.01}),
-    **dict.fromkeys(("rotational_adamw", "rotational_lion", "rotational_sgdm"), {"shrink_half_life": 6400.0}),
+    **{row: {"step": 0.02} for row in ("rmsprop", "adamw", "adam_l2")},
+    **{row: {"step": 0.01} for row in ("sign_sgdm", "lion", "sophia", "hybrid_polargrad")},
+    **{row: {"shrink_half_life": 6400.0} for row in ("rotational_adamw", "rotational_lion", "rotational_sgdm")},
 }
 SHAPES = {"embedding": (CLASSES, WIDTH), "weight": (WIDTH, WIDTH), "bias": (WIDTH,)}
 
@@ -138,8 +137,9 @@ def run(row: str, seeds: Sequence[int], text: Text, backend: Backend, tier: str)
     for moment in drive(recipe(row), theta, gradients(), backend=backend.name, tier=tier):
         latest.update(moment.params)
         for s, digests in seen.items():
-            params, state = ({n: every[f"{s}/{n}"] for n in SHAPES} for every in (moment.params, moment.state))
-            digests.append(digest_of(params, state))
+            named = {n: f"{s}/{n}" for n in SHAPES}
+            params = {n: moment.params[key] for n, key in named.items()}
+            digests.append(digest_of(params, {n: moment.state[key] for n, key in named.items()}))
     return {s: Course(np.array(losses)[:, i], np.array(seen[s], np.uint64)) for i, s in enumerate(seeds)}
 
 

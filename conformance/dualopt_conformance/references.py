@@ -100,7 +100,7 @@ def _pinned(case: Case, known: Mapping[str, Array]) -> bool:
     digests = known[f"{case.id}/digests"]
     if pins.first_difference(case, digests) is not None:
         return False
-    return hashes(known).get(f"{case.id}/undecided") == pins.pinned()[case.id]["undecided"]
+    return bool(hashes(known).get(f"{case.id}/undecided") == pins.pinned()[case.id]["undecided"])
 
 
 def _numpy(case: Case) -> Tensors:

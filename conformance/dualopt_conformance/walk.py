@@ -85,6 +85,8 @@ def driven(case: Case, backend: str, tier: str, updates: int | None = None) -> I
     """The case on a backend, by the door that users have (`dualopt.replay.drive`), microbatches and all."""
     length = case.updates if updates is None else updates
     (planned,) = Plan(case.recipe, dict(case.shapes)).groups
+    theta: Arrays
+    state: States
     theta, state = start(case)
     made = drive(
         case.recipe,

@@ -7,6 +7,7 @@ end, none is left running. ``python -m dualopt_conformance.workers`` is one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import queue
@@ -68,10 +69,8 @@ class Worker:
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self._said):
             if stream is not None:
-                try:
+                with contextlib.suppress(BrokenPipeError):  # what it had not read
                     stream.close()
-                except BrokenPipeError:  # what it had not read
-                    pass
 
 
 def mapped(
