@@ -134,6 +134,11 @@ class Case:
         return f"{self.variant}/{self.situation.name}"
 
     @property
+    def entry(self) -> str:
+        """The row of the catalogue."""
+        return str(self.table["optimizer"])
+
+    @property
     def dtype(self) -> str:
         return self.situation.dtype
 

@@ -35,7 +35,8 @@ from .digests import digest_of
 Array = np.ndarray[Any, Any]
 
 CLASSES, WIDTH, BATCH = 32, 16, 64
-UPDATES, SEEDS = 100, (0, 1, 2)
+SEEDS = 0, 1, 2
+UPDATES = {"fast": 100, "exact": 30}  # in the exact tier, where factorisations are slow, until it is seen when runs part
 LAST = 10  # losses that the final one is the mean of
 STEP = 0.1  # of rows that are not named here
 STATED: Mapping[str, Mapping[str, float]] = {
@@ -79,7 +80,7 @@ def recipe(row: str) -> Recipe:
     groups = [Group.from_dict({**stated, "name": "row", "match": ["*"] if least < 2 else ["*/embedding", "*/weight"]})]
     if least >= 2:
         groups.append(Group.from_dict({"optimizer": "adamw", "name": "rest", **STATED["adamw"]}))
-    schedule = Schedule("linear", warmup=5 * BATCH, total=2 * UPDATES * BATCH)
+    schedule = Schedule("linear", warmup=5 * BATCH, total=2 * UPDATES["fast"] * BATCH)
     return Recipe(tuple(groups), Count("samples", per_update=BATCH), schedule)
 
 
@@ -116,16 +117,16 @@ class Course(NamedTuple):
 
 def run(row: str, seeds: Sequence[int], text: Text, backend: Backend, tier: str) -> dict[int, Course]:
     """The loop from several seeds, side by side: their parameters are updated as one stack, with the same bits."""
-    xp = backend.namespace(tier)
+    xp, updates = backend.namespace(tier), UPDATES[tier]
     begun = {s: {n: Stream(s, n).bell(shape) * np.float32(0.25) for n, shape in SHAPES.items()} for s in seeds}
     theta = {f"{s}/{n}": x for s, named in begun.items() for n, x in named.items()}
-    picked = [Stream(s, "batch").below(len(text.classes) - 1, UPDATES * BATCH).astype(np.int64) for s in seeds]
+    picked = [Stream(s, "batch").below(len(text.classes) - 1, updates * BATCH).astype(np.int64) for s in seeds]
     losses: list[Array] = []
     latest = dict(theta)
 
     def gradients() -> Iterator[dict[str, Array]]:
         one = np.eye(CLASSES, dtype=np.float32)
-        for at in np.stack(picked).reshape(len(seeds), UPDATES, BATCH).swapaxes(0, 1):
+        for at in np.stack(picked).reshape(len(seeds), updates, BATCH).swapaxes(0, 1):
             x, y = (backend.from_numpy(one[text.classes[i]], "float32") for i in (at, at + 1))
             here = {n: backend.from_numpy(np.stack([latest[f"{s}/{n}"] for s in seeds]), "float32") for n in SHAPES}
             loss, found = loss_and_gradients(xp, here, x, y)

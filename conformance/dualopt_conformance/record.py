@@ -52,7 +52,7 @@ def record(
         device, threads: as `Backend.prepare` takes them.
         tiers: "exact", "fast" or both.
         globs: of case ids.
-        loops: with the closed loop.
+        loops: with the closed loops of the rows that the cases are of.
         processes: as `workers.mapped` takes it.
         show: called with the name of every case and closed loop when it is there.
 
@@ -83,7 +83,8 @@ def record(
         described[order.name] = found.entry
         for stem, arrays in found.tensors.items():
             written[stem] |= arrays
-    rows = [Order(row, backend, tiers, device, threads) for row in closed.ROWS] if text else []
+    learning = [row for row in closed.ROWS if text and any(cases[name].entry == row for name in names)]
+    rows = [Order(row, backend, tiers, device, threads) for row in learning]
     for i, (order, losses) in enumerate(zip(rows, mapped(looped, rows, several), strict=True)):
         show(f"closed loop of {order.name}", i, len(rows))
         for tier, arrays in losses.items():
@@ -96,7 +97,7 @@ def record(
             "schema": SCHEMA,
             "suite": SUITE,
             "cases": described,
-            "closed": text and {"sha256": text.sha256, "name": text.name},
+            "closed": text and {"sha256": text.sha256, "name": text.name, "rows": learning},
             "tiers": list(tiers),
             "tensors": {stem: hashes(arrays) for stem, arrays in written.items()},
             "facts": {**facts, **skipped, "seconds": f"{time.monotonic() - began:.0f}"},
