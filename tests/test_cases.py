@@ -186,8 +186,15 @@ def test_walk_is_the_recursion() -> None:
         before = moment
 
 
-@pytest.mark.parametrize("name", [f"{row}/{s}" for row in (*ENTRIES, "sgdm.averaged", "pion.alternate")
-                                  for s in SITUATIONS if f"{row}/{s}" in CASES and s in ("usual", "bfloat16")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{row}/{s}"
+        for row in (*ENTRIES, "sgdm.averaged", "pion.alternate")
+        for s in SITUATIONS
+        if f"{row}/{s}" in CASES and s in ("usual", "bfloat16")
+    ],
+)
 def test_what_is_proposed_depends_on_counts_alone(name: str) -> None:
     """The proposal of an update, without those before it, is that of the walk through all of them."""
     length = 40

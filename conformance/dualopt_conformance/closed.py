@@ -36,7 +36,10 @@ Array = np.ndarray[Any, Any]
 
 CLASSES, WIDTH, BATCH = 32, 16, 64
 SEEDS = 0, 1, 2
-UPDATES = {"fast": 100, "exact": 30}  # in the exact tier, where factorisations are slow, until it is seen when runs part
+UPDATES = {
+    "fast": 100,
+    "exact": 30,
+}  # in the exact tier, where factorisations are slow, until it is seen when runs part
 LAST = 10  # losses that the final one is the mean of
 STEP = 0.1  # of rows that are not named here
 STATED: Mapping[str, Mapping[str, float]] = {
