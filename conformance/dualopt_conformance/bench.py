@@ -79,8 +79,9 @@ class Bench:
         return self.places(checkpoints(self.case.updates))
 
     def seen(self, place: Place, x: Array) -> Array:
-        """The array as the row sees it."""
-        return np.asarray(self.planned.views[place.tensor.partition("/")[0]].apply(np, x))
+        """The array as the row sees it; state with a shape of its own is stored so."""
+        name, _, key = place.tensor.partition("/")
+        return x if key in self.planned.row.apart else np.asarray(self.planned.views[name].apply(np, x))
 
     @cached_property
     def circulates(self) -> bool:
