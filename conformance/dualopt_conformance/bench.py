@@ -79,9 +79,9 @@ class Bench:
         return self.places(checkpoints(self.case.updates))
 
     def seen(self, place: Place, x: Array) -> Array:
-        """The array as the row sees it; state with a shape of its own is stored so."""
+        """The array as the row sees it."""
         name, _, key = place.tensor.partition("/")
-        return x if key in self.planned.row.apart else np.asarray(self.planned.views[name].apply(np, x))
+        return np.asarray(self.planned.seen(np, name, {key: x})[key])
 
     @cached_property
     def circulates(self) -> bool:
