@@ -6,20 +6,22 @@ import numpy as np
 import pytest
 
 from dualopt import ENTRIES
-from dualopt.directions.norm_balls import NORMS
+from dualopt.catalog import complete
+from dualopt.coordinates import COORDINATES
 from dualopt.errors import RecipeError
 from dualopt.namespace import Backend, load
 from dualopt.storage import rounded
 from dualopt_conformance import closed, experiments, pins
 from dualopt_conformance.bench import Bench
-from dualopt_conformance.cases import CASES, LATE, SITUATIONS, Case, chosen
+from dualopt_conformance.cases import CASES, EVERY, LATE, SAMPLED, SITUATIONS, STREAMED, STREAMS, Case, chosen
 from dualopt_conformance.compare import LEARNED
 from dualopt_conformance.digests import digest_of, tensors_of
 from dualopt_conformance.probe import flushes
 from dualopt_conformance.walk import checkpoints, digest_of_start, moments, proposed, start, walk
 
-COMPILED_QUICKLY = ("muon.in_out/usual",)
-SHORT, SHORTER = 24, 7  # updates in the quick tests, and of rows with products
+# Updates in the quick tests and in the long ones: of elementwise rows, and of others. The last parameter joins in the
+# fifth. All of them on all backends are what `dualopt conformance record` runs.
+QUICK, LONG = (24, 2), (100, LATE + 1)
 
 
 def test_coverage() -> None:
@@ -27,23 +29,39 @@ def test_coverage() -> None:
     assert {case.situation.name for case in CASES.values()} == set(SITUATIONS)
     for name in ENTRIES:
         assert {f"{name}/{situation}" for situation in SITUATIONS} <= set(CASES)
-    tables = [case.table for case in CASES.values()]
-    assert set(NORMS) <= {table.get("norm") for table in tables}
-    for key, values in {
-        "shrink": {"cautious", "corrected"},
-        "bias_correction": {True, False},
-        "orientation": {"in_out"},
-        "strict_mask": {True},
-    }.items():
-        assert values <= {table.get(key) for table in tables}
-    for key in ("target_rms", "l2", "readout", "eps"):
-        assert any(key in table for table in tables)
     shapes = {shape for case in CASES.values() for shape in case.shapes.values()}
     assert {len(shape) for shape in shapes} >= {0, 1, 2, 3, 4}
     assert any(0 in shape for shape in shapes)
-    assert all("polar" in case.table for case in CASES.values() if case.spectral)
+    assert all("polar" in CASES[f"{name}/usual"].table for name, entry in ENTRIES.items() if "polar" in entry.defaults)
+    assert set(EVERY) == set(CASES) | set(STREAMS)
+
+
+NOT_TRIED: dict[str, set[object]] = {  # float64 only; what is done where nothing is stated
+    "polar": {"exact"}, "strict_mask": {False}, "solve": {"step"}, "polar_form": {"standard"},
+    "polar_scaling": {"frobenius"},
+}  # fmt: skip
+
+
+def test_every_option_is_tried() -> None:
+    """Every value of every choice and switch of every coordinate, by a case that is pinned."""
+    tried: dict[str, set[object]] = {}
+    for case in EVERY.values():
+        for key, value in complete(case.entry, case.recipe.groups[0].options).items():
+            tried.setdefault(key, set()).add(value)
+    for name, coordinate in COORDINATES.items():
+        wanted = set(coordinate.choices) if coordinate.kind == "choice" else {True, False}
+        if coordinate.kind in ("choice", "switch"):
+            assert tried[name] >= wanted - NOT_TRIED.get(name, set()), name
+        else:
+            assert name in tried, name
+
+
+def test_lengths() -> None:
+    """The free runs: 1,000 updates of rows, 100 of those with products, fewer in all but the usual situation."""
     for case in CASES.values():
-        assert case.updates == (100 if case.spectral else 1000)
+        if case.situation.name == "usual" and case.variant in ENTRIES:
+            assert case.updates == (100 if case.spectral else 1000)
+        assert case.updates > LATE
 
 
 def test_globs() -> None:
@@ -78,34 +96,46 @@ def test_situations_are_what_they_say() -> None:
         assert small.any() == situation.subnormal
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_inputs_are_pinned(name: str) -> None:
-    assert pins.pinned()[name]["inputs"] == CASES[name].inputs_digest()
-    assert set(pins.pinned()) == set(CASES)
+@pytest.mark.parametrize("row", ENTRIES)
+def test_inputs_are_pinned(row: str) -> None:
+    assert set(pins.pinned()) == set(EVERY)
+    for name, case in EVERY.items():
+        if case.entry == row:
+            assert pins.pinned()[name]["inputs"] == case.inputs_digest()
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_exact_tier(backend: Backend, name: str) -> None:
-    """The beginning of every free run has the pinned bits on every backend; `-m long` runs all of it."""
-    if backend.name == "jax" and CASES[name].spectral and name not in COMPILED_QUICKLY:
-        pytest.skip("XLA compiles every operation for every shape: in the long tests")
-    exact_tier(backend, CASES[name], SHORTER if CASES[name].spectral else SHORT)
+def quick(backend: Backend, case: Case) -> bool:
+    """numpy tries every case, others every row once; XLA compiles every operation for every shape."""
+    if backend.name == "numpy":
+        return True
+    once = case.situation.name == "usual" and case.variant in ENTRIES
+    return once and (backend.name != "jax" or case.row.local)
+
+
+@pytest.mark.parametrize("row", ENTRIES)
+def test_exact_tier(backend: Backend, row: str) -> None:
+    """The beginning of free runs has the pinned bits on every backend; `-m long` runs more of more cases."""
+    for case in EVERY.values():
+        if case.entry == row and quick(backend, case):
+            exact_tier(backend, case, QUICK[0] if case.row.local and not case.streams else QUICK[1])
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", CASES)
-def test_exact_tier_at_full_length(backend: Backend, name: str) -> None:
-    exact_tier(backend, CASES[name], CASES[name].updates)
+@pytest.mark.parametrize("row", ENTRIES)
+def test_exact_tier_at_length(backend: Backend, row: str) -> None:
+    for case in EVERY.values():
+        if case.entry == row and (backend.name != "jax" or quick(backend, case)):
+            exact_tier(backend, case, LONG[0] if case.row.local and not case.streams else LONG[1])
 
 
 def exact_tier(backend: Backend, case: Case, updates: int) -> None:
     """A free run on a backend against the pinned digests."""
     if case.situation.subnormal and flushes(backend):
-        pytest.skip("subnormal numbers are flushed to zero here")
+        return
     made = experiments.free(case, backend, "exact", updates)
     digests = made[f"{case.id}/digests"]
     assert len(digests) == updates
-    assert pins.first_difference(case, digests) is None
+    assert pins.first_difference(case, digests) is None, case.id
 
 
 def test_pins_see_a_bit() -> None:
@@ -156,7 +186,15 @@ def test_walk_is_the_recursion() -> None:
         before = moment
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name.endswith(("/usual", "/bfloat16"))])
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{row}/{s}"
+        for row in (*ENTRIES, "sgdm.averaged", "pion.alternate")
+        for s in SITUATIONS
+        if f"{row}/{s}" in CASES and s in ("usual", "bfloat16")
+    ],
+)
 def test_what_is_proposed_depends_on_counts_alone(name: str) -> None:
     """The proposal of an update, without those before it, is that of the walk through all of them."""
     length = 40
@@ -193,6 +231,7 @@ def test_undecided_signs_are_found() -> None:
 # ---- what follows from the rows themselves
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [f"{row}/usual" for row in ENTRIES])
 def test_rows_that_decide_say_so(name: str) -> None:
     """Where the bounds find a decision that rounding could turn, free runs look for such elements, too."""
@@ -201,10 +240,46 @@ def test_rows_that_decide_say_so(name: str) -> None:
     assert experiments.decides(case.row) or case.spectral or not any(a.unsure.any() for a in bench.allowed.values())
 
 
-def test_products_are_noticed() -> None:
-    assert CASES["muon/usual"].spectral
-    assert CASES["scionc.spectral_conv/usual"].spectral
-    assert not any(CASES[f"{name}/usual"].spectral for name in ("adamw", "scionc.row", "scionc.frobenius", "sgdm"))
+PRODUCTS = """muon scion scionc regularized_muon mimuon freon kaon normuon sf_normuon polargrad hybrid_polargrad pion
+hyperball shampoo"""
+
+
+@pytest.mark.parametrize("row", ENTRIES)
+def test_products_are_noticed(row: str) -> None:
+    assert CASES[f"{row}/usual"].spectral == (row in PRODUCTS.split())
+
+
+def test_products_of_options_are_noticed() -> None:
+    spectral = "scionc.spectral_conv scionc.rotational scionc.sphere muon.transported adamw.multiplicative shampoo.inv"
+    assert all(EVERY[f"{name}/usual"].spectral for name in spectral.split())
+    plain = "scionc.row scionc.frobenius adamw.held sophia.inv adamw.hyperball rotational_adamw.tensor"
+    assert not any(EVERY[f"{name}/usual"].spectral for name in plain.split())
+
+
+# ---- microbatches
+
+
+def test_microbatches() -> None:
+    """Their number varies, none is read twice, and a run on the first gradients alone is another one."""
+    case = STREAMS["adamw.inv/usual"]
+    sizes = [len(case.microbatches(t)) for t in range(1, 7)]
+    assert sizes == [*STREAMED, *STREAMED]
+    drawn = [g["odd"].tobytes() for t in range(1, 7) for g in case.microbatches(t)]
+    assert len(set(drawn)) == len(drawn)
+    assert all("late" not in g for g in case.microbatches(LATE - 1))
+    assert all("late" in g for g in case.microbatches(LATE))
+    assert case.sampled(SAMPLED) is None
+    sampled = STREAMS["sophia.full_samples/usual"]
+    assert [sampled.sampled(t) is not None for t in range(1, 7)] == [t % SAMPLED == 0 for t in range(1, 7)]
+
+
+def test_streams_have_no_lockstep() -> None:
+    case = STREAMS["sophia.inv/usual"]
+    known = experiments.reference(case, 8)
+    assert not any("/start/" in key or "/oracle" in key for key in known)
+    assert experiments.lockstep(case, load("numpy"), "exact", known, 8) == {}
+    assert Bench(case, known).allowed == {}
+    assert not experiments.judged_freely(case)
 
 
 @pytest.mark.parametrize(("name", "circulates"), [("adamw", False), ("lion", False), ("scionc.row", False),
@@ -228,9 +303,24 @@ def test_state_comes_before_parameters_and_in_the_order_of_the_recursion() -> No
 
 @pytest.mark.parametrize("row", ENTRIES)
 def test_every_row_learns_in_the_closed_loop(row: str) -> None:
-    """As `compare` asks of it: a row that does not needs another step in `closed.STEPS`."""
-    losses, _ = closed.run(row, closed.SEEDS[0], closed.load_text(), load("numpy"), "fast")
-    assert closed.final(losses) < LEARNED * losses[0]
+    """As `compare` asks of it: a row that does not needs other numbers in `closed.STATED`."""
+    for course in closed.run(row, closed.SEEDS, closed.load_text(), load("numpy"), "fast").values():
+        assert closed.final(course.loss) < LEARNED * course.loss[0]
+
+
+@pytest.mark.parametrize("row", ["adamw", "muon", "polargrad"])
+@pytest.mark.parametrize("tier", ["exact", "fast"])
+def test_seeds_side_by_side_are_seeds(row: str, tier: str) -> None:
+    """Losses and bits are those of a loop of their own."""
+    text = closed.load_text()
+    together = closed.run(row, (0, 1), text, load("numpy"), tier)
+    alone = closed.run(row, (1,), text, load("numpy"), tier)[1]
+    assert len(alone.loss) == closed.UPDATES[tier]
+    if tier == "exact":
+        np.testing.assert_array_equal(together[1].loss, alone.loss)
+        np.testing.assert_array_equal(together[1].digests, alone.digests)
+    else:
+        np.testing.assert_allclose(together[1].loss, alone.loss, rtol=0.02)
 
 
 def test_gradients_of_the_closed_loop() -> None:
@@ -252,8 +342,8 @@ def test_gradients_of_the_closed_loop() -> None:
 
 def test_the_closed_loop_learns(backend: Backend) -> None:
     text = closed.load_text()
-    losses, digests = closed.run("adamw", 0, text, backend, "fast")
-    assert len(losses) == len(digests) == closed.UPDATES
+    losses, digests = closed.run("adamw", (0,), text, backend, "fast")[0]
+    assert len(losses) == len(digests) == closed.UPDATES["fast"]
     assert closed.final(losses) < 0.8 * losses[0]
 
 

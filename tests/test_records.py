@@ -19,13 +19,16 @@ import pytest
 import dualopt
 from dualopt import namespace, tensors
 from dualopt_conformance import closed
-from dualopt_conformance.cases import CASES
+from dualopt_conformance.cases import EVERY
 from dualopt_conformance.cli import main
 from dualopt_conformance.compare import compare
 from dualopt_conformance.manifest import MANIFEST, NotComparableError, hashes, load, sealed
+from dualopt_conformance.record import record
+from dualopt_conformance.workers import WorkerError, mapped
 
 ROOT = Path(dualopt.__file__).parents[1]
-GLOBS = ("sgdm/usual", "adamw/bfloat16", "lion/float16", "muon.in_out/usual")
+GLOBS = ("sgdm/usual", "adamw/bfloat16", "lion/float16", "muon.in_out/usual", "rotational_sgdm/float16")
+STREAM = "adamw.inv/usual"
 CASE = "sgdm/usual"
 
 
@@ -39,7 +42,7 @@ def run(*arguments: str | Path, env: Mapping[str, str] | None = None, python: st
 
 
 def recorded(path: Path, backend: str, *more: str, env: Mapping[str, str] | None = None) -> Path:
-    globs = [x for glob in GLOBS for x in ("--cases", glob)]
+    globs = [x for glob in (*GLOBS, STREAM) for x in ("--cases", glob)]
     done = run("record", "--backend", backend, *globs, *more, "--out", path, env=env)
     assert done.returncode == 0, done.stderr
     return path
@@ -73,6 +76,8 @@ def test_two_processes_agree(two: tuple[Path, Path], capsys: pytest.CaptureFixtu
         for side in ("one", "two"):
             for tier in ("exact", "fast"):
                 assert {(case, tier, e, ("oracle", side)) for e in ("lockstep", "free")} <= seen
+    assert {(t, e) for case, t, e, _ in seen if case == STREAM} == {("exact", "free"), ("fast", "free")}
+    assert {case for case, _, e, _ in seen if e == "closed"} == {f"closed/{EVERY[n].entry}" for n in GLOBS}
     exact = [c for c in verdict.checks if c.tier == "exact" and c.experiment in ("lockstep", "free")]
     assert {c.differing for c in exact} == {0}
     assert {c.experiment for c in verdict.checks} == {"lockstep", "free", "oracle", "closed"}
@@ -376,7 +381,7 @@ def test_a_report_that_cannot_be_written_is_refused_at_once(
 def test_what_was_left_out_is_said(two: tuple[Path, Path], tmp_path: Path) -> None:
     """A verdict on a part of the suite does not read like one on all of it."""
     warnings = compare(two).warnings
-    assert f"{len(GLOBS)} of the suite's {len(CASES)} cases were compared" in warnings
+    assert f"{len(GLOBS)} of the suite's {len(EVERY)} cases were compared" in warnings
     assert not any("tier" in w or "loop" in w for w in warnings)
     part = recorded(tmp_path / "part", "numpy", "--tier", "exact", "--without-loop")
     warnings = compare((two[0], part)).warnings
@@ -386,28 +391,46 @@ def test_what_was_left_out_is_said(two: tuple[Path, Path], tmp_path: Path) -> No
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert status("list") == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(CASES)
+    assert len(capsys.readouterr().out.splitlines()) == len(EVERY)
 
 
-def test_no_reference_outlives_its_recorder(tmp_path: Path) -> None:
-    """Not even one that was killed."""
+def test_no_process_outlives_its_recorder() -> None:
+    """Not even one that was killed at work."""
     code = (
-        "import os, sys; from pathlib import Path; from dualopt_conformance.cases import CASES; "
-        "from dualopt_conformance.references import Reference; "
-        "print(Reference(Path(sys.argv[1]), list(CASES))._process.pid, flush=True); os._exit(1)"
+        "import os, time; from dualopt_conformance.workers import Worker; from threading import Thread; "
+        "worker = Worker(1); Thread(target=worker.do, args=(time.sleep, 600), daemon=True).start(); time.sleep(0.5); "
+        "print(worker.process.pid, flush=True); os._exit(1)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             os.kill(int(done.stdout), 0)
         except ProcessLookupError:
-            break
+            return
         time.sleep(0.1)
-    else:
-        os.kill(int(done.stdout), signal.SIGKILL)
-        pytest.fail("the reference still runs")
-    assert list(tmp_path.iterdir()) == []
+    os.kill(int(done.stdout), signal.SIGKILL)
+    pytest.fail("the process still runs")
+
+
+def test_work_comes_back_in_order() -> None:
+    """What fails in a process fails here, and one that dies is no result."""
+    tasks = [str(x) for x in range(12)]
+    assert list(mapped(int, tasks, 2, least=1)) == list(range(12))
+    with pytest.raises(ValueError, match="invalid literal"):
+        list(mapped(int, [*tasks, "x"], 2, least=1))
+    with pytest.raises(WorkerError, match="status 7"):
+        list(mapped(os._exit, [7, 7], 2, least=1))
+
+
+def test_several_processes_record_what_one_does(tmp_path: Path) -> None:
+    globs = ("sgdm/*", "lion/*", "adamw/bfloat16")
+    one, two = (record(tmp_path / f"{n}", "numpy", globs=globs, loops=False, processes=n) for n in (1, 2))
+    assert load(one).manifest["tensors"] == load(two).manifest["tensors"]
+    assert load(one).cases == load(two).cases
+    verdicts = [compare((one, two), processes=n) for n in (1, 2)]
+    assert verdicts[0] == verdicts[1]
+    assert verdicts[0].holds
 
 
 @pytest.fixture(scope="session")

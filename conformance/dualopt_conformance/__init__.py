@@ -2,7 +2,8 @@
 
 What is tried
     inputs         parameters and gradients from the integer generator: the same bits on every machine
-    cases          variants of the catalogue's rows in situations
+    variants, cases
+                   variants of the catalogue's rows, and these in situations
     walk           the reference: a case in numpy's exact tier
     experiments    what is recorded of a case: lockstep, free run, float64 oracle
     closed         the closed loop: a small model on a text
@@ -19,8 +20,8 @@ What is judged
                    wrong optimizers that must be caught, right ones that must pass
 
 What travels
-    record, references, manifest, digests, probe
-                   a directory of safetensors and a manifest
+    record, references, workers, manifest, digests, probe
+                   a directory of safetensors and a manifest, made by several processes
     compare, verdict, report, cli
                    the verdict on records, with numpy alone
     pytest_plugin, test_backend

@@ -11,16 +11,16 @@ import numpy as np
 
 from dualopt.exact import exact
 from dualopt.executor import executor
-from dualopt.plan import PlannedGroup
+from dualopt.plan import Plan, PlannedGroup
 
 from .budgets import Allowed, allowed, judge
 from .cases import Case
-from .digests import spoken
+from .digests import spoken, tensors_of
 from .experiments import restarted
 from .manifest import NotComparableError, Record
 from .metric import scaled_ulp
 from .verdict import FAIL, FLUSHED, PASS, Check, Finding
-from .walk import Arrays, Moment, States, by_scalars, checkpoints
+from .walk import Arrays, Moment, States, by_scalars, checkpoints, start
 
 Array = np.ndarray[Any, Any]
 
@@ -45,11 +45,13 @@ class Bench:
 
     @cached_property
     def moments(self) -> list[Moment]:
+        if self.case.streams:
+            return []
         return list(restarted(self.case, self.known, self.case.updates))
 
-    @property
+    @cached_property
     def planned(self) -> PlannedGroup:
-        return self.moments[0].planned
+        return Plan(self.case.recipe, dict(self.case.shapes)).groups[0]
 
     @cached_property
     def allowed(self) -> dict[Place, Allowed]:
@@ -64,10 +66,8 @@ class Bench:
     @cached_property
     def tensors(self) -> list[str]:
         """All tensors, state before θ, parameter by parameter."""
-        first = self.moments[0]
-        return [
-            tensor for name in first.theta_after for tensor in (*(f"{name}/{k}" for k in first.state_after[name]), name)
-        ]
+        theta, state = start(self.case)
+        return [tensor for tensor, _ in tensors_of(theta, state)]
 
     def places(self, updates: list[int]) -> Iterator[Place]:
         return (Place(t, tensor) for t in updates for tensor in self.tensors)
@@ -80,7 +80,8 @@ class Bench:
 
     def seen(self, place: Place, x: Array) -> Array:
         """The array as the row sees it."""
-        return np.asarray(self.planned.views[place.tensor.partition("/")[0]].apply(np, x))
+        name, _, key = place.tensor.partition("/")
+        return np.asarray(self.planned.seen(np, name, {key: x})[key])
 
     @cached_property
     def circulates(self) -> bool:
@@ -107,6 +108,8 @@ class Bench:
 
         Where errors circulate B is the largest of the parameter's tensors.
         """
+        if not self.allowed:
+            return 0.0
         name, circulate = tensor.partition("/")[0], self.circulates
         return max(
             (

@@ -4,6 +4,8 @@ exact   lockstep, free    against the reference, and two records with each other
 fast    lockstep          against float64 arithmetic, within the derived bound: `gate`
         free              against the reference, within an envelope: `drift`
 both    oracle            against a float64 run: `drift`
+
+Cases with microbatches have free runs alone.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 
 from . import bitwise, drift, gate
 from .bench import Bench
+from .experiments import has_oracle
 from .manifest import Record
 from .verdict import ORACLE, Check
 
@@ -20,10 +23,12 @@ def alone(bench: Bench, record: Record, tier: str) -> Iterator[Check]:
     """The checks of one record against the reference and float64 arithmetic."""
     sides = (ORACLE, record.label)
     if tier == "exact":
-        yield bitwise.lockstep(bench, record).check(bench.case, tier, "lockstep", sides)
+        if not bench.case.streams:
+            yield bitwise.lockstep(bench, record).check(bench.case, tier, "lockstep", sides)
         yield bitwise.free(bench, record, sides)
     else:
-        yield gate.lockstep(bench, record).check(bench.case, tier, "lockstep", sides)
+        if not bench.case.streams:
+            yield gate.lockstep(bench, record).check(bench.case, tier, "lockstep", sides)
         yield drift.free(bench, record, sides)
-    if bench.case.situation.name == "usual":
+    if has_oracle(bench.case):
         yield drift.oracle(bench, record, tier, sides)

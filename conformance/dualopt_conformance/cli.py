@@ -21,7 +21,7 @@ from dualopt.errors import DualoptError
 from dualopt.namespace import TIERS, known
 
 from . import backends  # noqa: F401  (registers array-api-strict)
-from .cases import CASES, chosen
+from .cases import EVERY, chosen
 from .compare import compare
 from .manifest import NotComparableError
 from .verdict import COULD_NOT_RUN, NOT_COMPARABLE, NUMERIC_FAILURE, OK, Verdict
@@ -97,6 +97,7 @@ def _parser() -> Parser:
     record.add_argument("--tier", default=",".join(TIERS), help="exact, fast, or both (default)")
     record.add_argument("--cases", action="append", metavar="GLOB", help="only these cases; may be given again")
     record.add_argument("--without-loop", action="store_true", help="leave the closed loop out")
+    record.add_argument("--processes", type=int, help="that share the work; by default as many as pay")
     record.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new directory")
     record.set_defaults(command=_record)
 
@@ -122,7 +123,7 @@ def _list(parsed: argparse.Namespace) -> int:
         size = sum(math.prod(shape) for shape in case.shapes.values())
         lengths = f"{case.updates:5d} updates  {len(case.shapes):2d} parameters  {size:5d} elements"
         print(f"{name:32s} {case.dtype:9s} {lengths}")
-    print(f"{len(chosen(tuple(parsed.cases)))} of {len(CASES)} cases", file=sys.stderr)
+    print(f"{len(chosen(tuple(parsed.cases)))} of {len(EVERY)} cases", file=sys.stderr)
     return OK
 
 
@@ -140,6 +141,7 @@ def _record(parsed: argparse.Namespace) -> int:
         tiers=tuple(tier.strip() for tier in parsed.tier.split(",")),
         globs=tuple(parsed.cases or ["*"]),
         loops=not parsed.without_loop,
+        processes=parsed.processes,
         show=progress,
     )
     progress.end()

@@ -2,7 +2,7 @@
 
     schema, suite        of this layout, and of cases and experiments; another number is another record
     cases                {id: inputs (SHA-256), recipe, scalars ({update: {parameter: {name: float.hex}}})}
-    closed               {text: SHA-256, name}, or null
+    closed               sha256 and name of the text, rows; or null
     tiers                the tiers recorded; one file of tensors each, and reference.safetensors
     tensors              {file: {group: SHA-256}}; a group is all tensors of one case and experiment
     facts                framework, device, threads, TF32, compiler, OS, Python, git revision, ...
@@ -28,7 +28,7 @@ from dualopt.namespace import TIERS
 
 Array = np.ndarray[Any, Any]
 SCHEMA = 1
-SUITE = 1  # raised with every change of a case, an experiment or a bit of the exact tier
+SUITE = 2  # raised with every change of a case, an experiment or a bit of the exact tier
 MANIFEST, REFERENCE = "manifest.json", "reference"
 KEYS = {"schema", "suite", "cases", "closed", "tiers", "tensors", "facts", "sha256"}
 
@@ -153,7 +153,7 @@ def _check_types(path: Path, found: Mapping[str, Any]) -> None:
         and set(map(str, tiers)) <= set(TIERS)
         and isinstance(found["tensors"], dict)
         and all(isinstance(groups, dict) for groups in found["tensors"].values())
-        and (closed is None or (isinstance(closed, dict) and {"sha256", "name"} <= set(closed)))
+        and (closed is None or (isinstance(closed, dict) and {"sha256", "name", "rows"} <= set(closed)))
         and all(isinstance(c, dict) and {"inputs", "recipe", "scalars"} <= set(c) for c in found["cases"].values())
     )
     if not good:

@@ -16,7 +16,7 @@ from dualopt.namespace import Backend, installed, load
 from . import backends as _registered  # noqa: F401
 from . import experiments
 from .bench import Bench
-from .cases import CASES, chosen
+from .cases import EVERY, chosen
 from .gate import lockstep
 from .manifest import Record
 from .pins import first_difference
@@ -35,7 +35,7 @@ def pytest_generate_tests(metafunc: Any) -> None:
         for backend in asked["backend"] or installed()
         for tier in asked["tier"] or ("exact", "fast")
         for name in names
-        if CASES[name].dtype in load(backend).dtypes
+        if EVERY[name].dtype in load(backend).dtypes and not (tier == "fast" and EVERY[name].streams)
     ]
     metafunc.parametrize(("backend_name", "tier", "case_name"), every, ids=["-".join(one) for one in every])
 
@@ -49,12 +49,12 @@ def _prepared(backend: str, device: str | None) -> Backend:
 
 @lru_cache(maxsize=4)
 def _bench(name: str) -> Bench:
-    return Bench(CASES[name], experiments.reference(CASES[name], oracle=False))
+    return Bench(EVERY[name], experiments.reference(EVERY[name], oracle=False))
 
 
 def test_case(backend_name: str, tier: str, case_name: str, request: Any) -> None:
     """A case on a backend in a tier."""
-    case, backend = CASES[case_name], _prepared(backend_name, request.config.getoption("device", None))
+    case, backend = EVERY[case_name], _prepared(backend_name, request.config.getoption("device", None))
     if tier == "exact":
         if case.situation.subnormal and flushes(backend):
             pytest.skip("this device flushes subnormal numbers to zero")
