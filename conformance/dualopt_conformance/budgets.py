@@ -25,7 +25,7 @@ from .bounded import Bounded
 from .bounds import Bounds
 from .forms import FORMS
 from .judgement import Allowed, Judgement, frobenius, judge
-from .polar_bounds import bounding
+from .followed import bounding
 
 __all__ = ["Allowed", "Judgement", "allowed", "judge"]
 

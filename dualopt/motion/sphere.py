@@ -64,7 +64,7 @@ class Sphere(Stage):
 
 
 def _moves(xp: Namespace, x: Array) -> Array:
-    return xp.max(xp.abs(x), axis=MATRIX, keepdims=True) > 0
+    return xp.sum(xp.abs(x), axis=MATRIX, keepdims=True) > 0
 
 
 @dataclass(frozen=True)
