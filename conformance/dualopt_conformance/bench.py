@@ -80,7 +80,8 @@ class Bench:
 
     def seen(self, place: Place, x: Array) -> Array:
         """The array as the row sees it."""
-        return np.asarray(self.planned.views[place.tensor.partition("/")[0]].apply(np, x))
+        name, _, key = place.tensor.partition("/")
+        return np.asarray(self.planned.seen(np, name, {key: x})[key])
 
     @cached_property
     def circulates(self) -> bool:
@@ -132,6 +133,7 @@ class Tally:
     failed: int = 0
     flushed: int = 0
     ties: int = 0
+    unjudged: int = 0
     worst: float = 0.0
     budget: float = 0.0
     derived: float = 0.0
@@ -141,6 +143,9 @@ class Tally:
 
     def check(self, case: Case, tier: str, experiment: str, sides: tuple[str, str], note: str = "") -> Check:
         """The verdict on what was counted; comparing nothing fails."""
+        if self.unjudged:
+            told = f"{self.unjudged:,} elements not judged: their bound is as large as the update"
+            note = f"{note}; {told}" if note else told
         status = FAIL if self.failed or not self.compared else FLUSHED if self.flushed else PASS
         return Check(
             case.id, tier, experiment, sides, status, self.compared, self.differing, self.worst, self.budget,

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arithmetic import Array
-from .origins import Length, Origin, Product, within_ball
+from .origins import Length, Origin, Product, Transposed, skew, within_ball
 
 if TYPE_CHECKING:
     from .bounds import Bounds
@@ -174,8 +174,10 @@ class Bounded:
         e = xp.flushed(x, e + xp.rounding("add", np.abs(x) + e, most))
         norm = a.norm if b.norm is None else b.norm if a.norm is None else a.norm + b.norm
         longer = isinstance(a.origin, Length) and a.origin.power == 1 and operation is np.add and bool((b.x >= 0).all())
-        origin = a.origin if longer else None
-        return Bounded(xp, x, a.s + b.s, e, unsure=either(a, b, x.ndim), norm=norm, origin=origin)
+        origin, s = a.origin if longer else None, a.s + b.s
+        if isinstance(b.origin, Transposed) and b.origin.of is a and operation is np.subtract:
+            s, e = skew(x, s, e)
+        return Bounded(xp, x, s, e, unsure=either(a, b, x.ndim), norm=norm, origin=origin)
 
     def __add__(self, other: Any) -> Bounded:
         return self._plus(other, np.add)

@@ -29,7 +29,7 @@ from .arithmetic import NORMAL, Arithmetic, Array, U
 from .bounded import Bounded, Truth, aligned, either
 from .factorised import Factorisations
 from .metric import ulp
-from .origins import Length, Product, summed
+from .origins import Length, Product, Transposed, summed
 
 Axis = int | tuple[int, ...] | None
 
@@ -176,7 +176,10 @@ class Bounds:
         return self._moved(a, each, each if {i % a.ndim for i in axes[-2:]} == {a.ndim - 2, a.ndim - 1} else None)
 
     def matrix_transpose(self, a: Any) -> Any:
-        return self._moved(a, lambda x, _: np.swapaxes(x, -1, -2), lambda x, _: x)
+        found = self._moved(a, lambda x, _: np.swapaxes(x, -1, -2), lambda x, _: x)
+        if isinstance(a, Bounded):
+            found.origin = Transposed(a)
+        return found
 
     def _moved(self, a: Any, each: Any, norm: Any) -> Any:
         """`each` of x, s and e; `norm` of the deviation of the matrices, None if they do not stay together."""
@@ -210,8 +213,7 @@ class Bounds:
     def abs(self, a: Any) -> Any:
         if not isinstance(a, Bounded):
             return np.abs(a)
-        a = a.elementwise()
-        return Bounded(self, np.abs(a.x), a.s, a.e, unsure=a.unsure, dyadic=a.dyadic)
+        return Bounded(self, np.abs(a.x), a.s, a.e, unsure=a.unsure, norm=a.norm, dyadic=a.dyadic)
 
     def sqrt(self, a: Bounded) -> Bounded:
         a = a.elementwise()

@@ -76,7 +76,7 @@ def examine(mutant: Mutant) -> Mutation:
             for name, (theta, state) in moved.items():
                 found = {**state, "": rounded(np.asarray(theta), case.dtype)}
                 for key, bounds in permitted[name].items():
-                    y = planned.views[name].apply(np, np.asarray(found[key]))
+                    y = planned.seen(np, name, {key: np.asarray(found[key])})[key]
                     if not np.isfinite(y).all():
                         raise ValueError(f"{mutant.name}: {case.id} gives numbers that are not finite")
                     judged = judge(bounds, y)

@@ -1,4 +1,4 @@
-"""Where an array comes from, for as long as bounds can be tighter for it: products, sums of squares, lengths.
+"""Where an array comes from, for as long as bounds can be tighter for it: products, lengths, transposes.
 
     Σ a b      |Σ (a + α)(b + β) − Σ a b|  <=  ‖a‖ ‖β‖ + ‖b‖ ‖α‖ + ‖α‖ ‖β‖            (Cauchy and Schwarz)
     y / ‖y‖    has length at most 1 in every evaluation, or y/(‖y‖ + ε), so that no entry deviates by more than 2
@@ -44,7 +44,20 @@ class Length:
     power: int
 
 
-Origin = Product | Length
+@dataclass(frozen=True, eq=False)
+class Transposed:
+    """The transpose of `of`."""
+
+    of: Bounded
+
+
+Origin = Product | Length | Transposed
+
+
+def skew(x: Array, s: Array, e: Array) -> tuple[Array, Array]:
+    """(s, e) of A − Aᵀ, whose diagonal is 0 in every evaluation."""
+    aside = ~np.eye(x.shape[-1], dtype=bool)
+    return s * aside, e * aside
 
 
 def deviation(a: Bounded, axes: tuple[int, ...]) -> Array:
