@@ -27,7 +27,7 @@ from dualopt.exact import CHUNK
 
 from .arithmetic import NORMAL, Arithmetic, Array, U
 from .bounded import Bounded, Truth, aligned, either
-from .factorised import Factorisations
+from .factorised import Factorisations, frobenius
 from .metric import ulp
 from .origins import Length, Product, Transposed, summed
 
@@ -115,6 +115,8 @@ class Bounds:
     def stored(self, a: Bounded, dtype: str = "float32") -> Bounded:
         """`a` as it leaves the update, rounded to its storage type."""
         e = a.e + self.rounding("store", np.abs(a.x) + a.e)
+        if a.norm is not None and not a.norm.any():
+            return Bounded(self, a.x, a.s, np.zeros_like(e), unsure=a.unsure, norm=frobenius(e))
         if dtype != "float32":
             largest = np.abs(a.x) + (e if a.norm is None else e + a.norm)
             e = e + ulp(largest, dtype) / 2
@@ -282,13 +284,15 @@ class Bounds:
         ndim = e.ndim - 1
         e = e + self._gamma(n - 1, ndim) * largest + np.minimum(largest, (n - 1) * self._partial(ndim))
         unsure = None if a.unsure is None else np.asarray(a.unsure.any(axis=gone, keepdims=True))
-        origin = None
+        origin, norm = None, None
+        if keepdims and a.norm is not None:
+            norm = np.zeros_like(e[..., :1, :1])  # its entries are measured together, as those of a are
         if keepdims and isinstance(a.origin, Product) and a.origin.square:
             origin = Length(a.origin.a, gone, 2)
         if not keepdims:
             x, s, e = (np.squeeze(y, axis=gone) for y in (x, s, e))
             unsure = None if unsure is None else np.squeeze(unsure, axis=gone)
-        return Bounded(self, x, s, e, unsure=unsure, origin=origin)
+        return Bounded(self, x, s, e, unsure=unsure, norm=norm, origin=origin)
 
     def matmul(self, a: Bounded, b: Bounded) -> Bounded:
         norm = _norm_of_product(a, b)
@@ -303,7 +307,9 @@ class Bounds:
             largest = largest + norm
         lines = (left + ea).max(axis=-1, keepdims=True) * (right + eb).max(axis=-2, keepdims=True)
         chunks = self._gamma(2 + -(-k // CHUNK), ndim)
-        slices = chunks * largest + np.sign(chunks) * (5 * k * 2.0**-30) * lines
+        may = [((y.x != 0) | (y.e > 0).any(axis=0)).astype(np.float64) for y in (a, b)]
+        terms = may[0] @ may[1] if norm is None else k  # a product with 0 is exact in slices, too
+        slices = chunks * largest + np.sign(chunks) * (5 * 2.0**-30) * terms * lines
         tiny = self.column("least mul", ndim, lambda m: m.tiny("mul")) + self._partial(ndim)
         e = e + np.maximum(self._gamma(k, ndim) * largest, slices) + np.minimum(largest, k * tiny)
         unsure: Array | None = None

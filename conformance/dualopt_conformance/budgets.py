@@ -68,10 +68,13 @@ def allowed(
             names, shapes = zip(*members, strict=True)
             for key in made[0][first]:
                 width = "float32" if key else dtype
-                gates = [xp.stored(one[first][key], width) for (xp, _), one in zip(forms, made, strict=True)]
                 before = batch.state[first][key] if key else batch.theta[first]
-                for name, part in zip(names, _gate(gates, before, shapes, width), strict=True):
-                    found[name][key] = part
+                given = [(xp, one[first][key]) for (xp, _), one in zip(forms, made, strict=True)]
+                parts = _gate([xp.stored(one) for xp, one in given], before, shapes, "float32")
+                if width != "float32":  # whether a bound is vacuous is a question to the update, not to its storage
+                    narrow = _gate([xp.stored(one, width) for xp, one in given], before, shapes, width)
+                    parts = [replace(n, vacuous=p.vacuous) for n, p in zip(narrow, parts, strict=True)]
+                found |= {name: {**found[name], key: part} for name, part in zip(names, parts, strict=True)}
     return found
 
 
@@ -105,8 +108,10 @@ def _largest(each: list[Array]) -> Array:
 
 def _vacuous(one: Allowed, change: Array) -> Array:
     """The matrices, or the whole tensor if it has none, that would pass without having moved, though they should."""
-    moved, bound, unit = (length(np.where(one.unsure, 0.0, x)) for x in (change, one.bound, one.unit))
-    return np.asarray((moved > VISIBLE * unit) & (bound + one.normwise >= moved))
+    endless = ~np.isfinite(one.bound + one.normwise)
+    out = one.unsure | endless
+    moved, bound, unit = (length(np.where(out, 0.0, x)) for x in (change, one.bound, one.unit))
+    return np.asarray(endless | (moved > VISIBLE * unit) & (bound + one.normwise >= moved))
 
 
 def _derived(one: Allowed, e: Array, norm: Array | None) -> dict[str, float]:
@@ -114,5 +119,9 @@ def _derived(one: Allowed, e: Array, norm: Array | None) -> dict[str, float]:
     e = np.where(one.unsure, 0.0, e)
     e[1] = np.minimum(e[0], e[1])  # the bound of PLAIN holds for FMA, too
     by_matrix = one.by_matrix and norm is not None
-    relative = (frobenius(e) + norm) / one.length() if by_matrix else e / one.unit
+    if by_matrix:
+        sure = ~one.unsure.any(axis=(-2, -1), keepdims=True)
+        relative = sure * (frobenius(e) + norm) / one.length()
+    else:
+        relative = e / one.unit
     return {a.name: float(np.max(x, initial=0.0)) for a, x in zip(_SHOWN, np.nan_to_num(relative), strict=True)}
