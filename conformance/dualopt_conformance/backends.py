@@ -7,4 +7,6 @@ from __future__ import annotations
 
 from dualopt.namespace import imported, register
 
+NAMES = ("strict",)
+
 register("strict", imported("dualopt_conformance.strict"), install="array-api-strict")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from typing import Any
@@ -20,7 +20,6 @@ from dualopt import ENTRIES
 from dualopt.catalog import complete, least_ndim
 from dualopt.catalog import row as row_of
 from dualopt.counts import Count
-from dualopt.directions.norm_balls import MUON_SCALES, NORMS
 from dualopt.errors import RecipeError, nearest
 from dualopt.exact import Overlay, exact
 from dualopt.executor import executor
@@ -31,6 +30,7 @@ from dualopt.schedules import Schedule
 from dualopt.storage import rounded
 
 from . import inputs
+from .variants import every
 
 Array = np.ndarray[Any, Any]
 LATE = 5  # the first update in which the parameter "late" has a gradient
@@ -44,26 +44,30 @@ ELEMENTWISE: Mapping[str, Shape] = {
     "late": (17,),
 }
 MATRICES: Mapping[str, Shape] = {
-    "one": (1, 1),
     "empty": (3, 0),
-    "square": (5, 5),
     "tall": (7, 3),
-    "wide": (3, 7),
     "row": (1, 6),
     "column": (6, 1),
     "deep": (2, 300),  # more terms than one exact product or one block of a sum has
-    "stack": (2, 4, 3),
-    "kernel": (4, 2, 3, 3),
+    "stack": (2, 5, 5),
+    "kernel": (7, 1, 3, 1),  # seen like "tall", and updated as one stack with it
     "late": (7, 3),
 }
-FEW: Mapping[str, Shape] = {n: MATRICES[n] for n in ("tall", "wide", "stack", "late")}  # in all but the usual
+FEW: Mapping[str, Shape] = {"tall": (7, 3), "wide": (3, 7), "stack": (2, 4, 3), "late": (7, 3)}  # in all but the usual
+FEWER: Mapping[str, Shape] = {"empty": (3, 0), "tall": (7, 3), "stack": (2, 3, 5), "late": (7, 3)}  # of variants
 VECTORS: Mapping[str, Shape] = {"scalar": (), "vector": (7,), "long": (300,), "tall": (7, 3), "late": (17,)}
 KERNELS: Mapping[str, Shape] = {"line": (5, 3, 7), "kernel": (4, 2, 3, 3), "late": (3, 2, 1, 1)}
+BLOCKS: Mapping[str, Shape] = {"tall": (6, 4), "wide": (4, 6), "late": (6, 4)}
+
+STREAMED = 4, 5, 6  # microbatches of an update, in turn
+SAMPLED = 3  # every third update has samples
 
 
 @dataclass(frozen=True)
 class Situation:
     """What a group meets. `updates` is the length of the free run, `spectral` that of rows with products.
+
+    The long runs are those of the usual one. What the others try is in every update, and comes round every five.
 
     `increments` is (least, most) of Δτ; `schedule` counts updates of the mean increment. `subnormal`: gradients
     or their squares fall below the smallest normal number, which some hardware flushes to zero.
@@ -71,8 +75,8 @@ class Situation:
 
     name: str
     kinds: tuple[str, ...]
-    updates: int
-    spectral: int
+    updates: int = 100
+    spectral: int = 20
     dtype: str = "float32"
     increments: tuple[int, int] = (1, 1023)
     schedule: Mapping[str, Any] = field(default_factory=dict)
@@ -91,14 +95,10 @@ SITUATIONS = {
             100,
             schedule={"shape": "warmup-stable-decay", "warmup": 10, "total": 900, "decay": 300, "floor": 0.1},
         ),
-        Situation(
-            "extremes", ("huge", "bell", "tiny", "bell", "bell"), 1000, 100, increments=(1, 4095), subnormal=True
-        ),
+        Situation("extremes", ("huge", "bell", "tiny", "bell", "bell"), increments=(1, 4095), subnormal=True),
         Situation(
             "underflow",
             ("subnormal", "faint", "tiny"),
-            1000,
-            100,
             increments=(511, 512),
             start="zeros",
             subnormal=True,
@@ -107,73 +107,27 @@ SITUATIONS = {
         Situation(
             "bfloat16",
             ("bell", "zeros", "six_decades"),
-            1000,
-            100,
-            "bfloat16",
+            dtype="bfloat16",
             schedule={"shape": "cosine", "warmup": 5, "total": 1000, "floor": 0.05, "drives": "both"},
         ),
-        Situation("float16", ("bell", "zeros"), 1000, 100, "float16", schedule={"shape": "linear", "total": 1200}),
+        Situation("float16", ("bell", "zeros"), dtype="float16", schedule={"shape": "linear", "total": 1200}),
     )
 }
-
-# Half-lives are counts; the mean increment is 512.
-_LIVES: dict[str, Any] = {"memory_half_life": 3370.0, "shrink_half_life": 15_000.0}
-_SQUARES: dict[str, Any] = {"second_memory_half_life": 30_000.0}
-_STATED: dict[str, dict[str, Any]] = {
-    "rmsprop": {**_SQUARES, "shrink_half_life": 15_000.0, "step": 0.01},
-    "adamw": {**_LIVES, **_SQUARES, "step": 0.01},
-    "adam_l2": {**_LIVES, **_SQUARES, "step": 0.01, "l2": 0.02},
-    "sgdm": {**_LIVES, "step": 0.1},
-    "sf_adamw": {**_SQUARES, "shrink_half_life": 15_000.0, "step": 0.01},
-    "pion": {"memory_half_life": 3370.0, **_SQUARES, "second_memory": True, "step": 0.1},
-    "rotational_adamw": {**_LIVES, **_SQUARES},
-    "rotational_lion": _LIVES,
-    "rotational_sgdm": _LIVES,
-    "single_half_life": {"memory_half_life": 3370.0},
-    "hyperball": {"memory_half_life": 3370.0, "step": 0.02},
-}
-
-
-def _variants() -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, group) of every variant; the first of each entry bears the entry's name alone."""
-    base = {name: {"optimizer": name, **_LIVES, "step": 0.02} for name in ENTRIES}
-    base |= {name: {"optimizer": name, **stated} for name, stated in _STATED.items()}
-    for name, table in base.items():  # the oracle runs the same coefficient set, so every case names it
-        if "polar" in ENTRIES[name].defaults:
-            table["polar"] = ENTRIES[name].defaults["polar"]
-    yield from base.items()
-    yield "sgdm.nesterov", {**base["sgdm"], "readout": 0.9, "bias_correction": True, "l2": 0.01}
-    yield "sgdm.cautious", {**base["sgdm"], "shrink": "cautious", "step": 1e-9}  # u θ underflows
-    yield "sgdm.unbounded", {**base["sgdm"], "shrink_half_life": float("inf")}
-    yield "rmsprop.corrected", {**base["rmsprop"], "bias_correction": True, "shrink": "cautious"}
-    yield "adamw.cautious", {**base["adamw"], "shrink": "cautious", "readout": 0.95}
-    yield "adamw.strict", {**base["adamw"], "shrink": "cautious", "strict_mask": True}
-    yield "adamw.corrected", {**base["adamw"], "shrink": "corrected"}
-    yield "adamw.target", {**base["adamw"], "target_rms": 1.1, "step": 3.0}  # a root between 0 and the step
-    yield "adamw.uncorrected", {**base["adamw"], "bias_correction": False, "readout": 0.5, "eps": 1e-3}
-    yield "adamw.long", {**base["adamw"], "second_memory_half_life": 1e9, "shrink_half_life": 1e9}
-    # Weights that are too large and a penalty that pulls them in: the smaller root.
-    yield "adam_l2.target", {**base["adam_l2"], "l2": 1.0, "target_rms": 0.8, "step": 5.0}
-    yield "lion.cautious", {**base["lion"], "shrink": "cautious"}
-    for scale in MUON_SCALES:
-        yield f"muon.{scale}", {**base["muon"], "scale": scale, "readout": 0.95}
-    yield "muon.in_out", {**base["muon"], "orientation": "in_out"}
-    plain = {name: {k: v for k, v in base[name].items() if k != "polar"} for name in ("scion", "scionc")}
-    yield "scion.sign", {**plain["scion"], "norm": "sign"}
-    for norm in NORMS:
-        named = base if norm.startswith("spectral") else plain
-        yield f"scionc.{norm}", {**named["scionc"], "norm": norm, "readout": 0.9}
-    yield "scionc.target", {**plain["scionc"], "norm": "frobenius", "target_rms": 0.9}
-    yield "scionc.cautious", {**base["scionc"], "shrink": "cautious"}
 
 
 @dataclass(frozen=True)
 class Case:
-    """A variant in a situation. `id` is ``variant/situation``."""
+    """A variant in a situation. `id` is ``variant/situation``.
+
+    `streams`: the gradients of an update come as several microbatches, and what is folded from them depends on the
+    state. Such a case runs freely and has no lockstep. `samples`: some updates have gradients of sampled labels, too.
+    """
 
     variant: str
     table: Mapping[str, Any]
     situation: Situation
+    streams: bool = False
+    samples: bool = False
 
     @property
     def id(self) -> str:
@@ -203,7 +157,9 @@ class Case:
     def spectral(self) -> bool:
         """True if an update multiplies matrices: found out by carrying one out."""
         name, shape = next((name, shape) for name, shape in self.shapes.items() if 0 not in shape)
-        plan, tier, products = Plan(self.recipe, {name: shape}), exact(np), []
+        table = {key: value for key, value in self.table.items() if key != "estimator"}  # most need microbatches
+        recipe = replace(self.recipe, groups=(Group.from_dict(table),))
+        plan, tier, products = Plan(recipe, {name: shape}), exact(np), []
 
         def noticed(a: Array, b: Array) -> Array:
             products.append((a.shape, b.shape))
@@ -216,8 +172,14 @@ class Case:
 
     @property
     def updates(self) -> int:
-        """The length of the free run."""
-        return self.situation.spectral if self.spectral else self.situation.updates
+        """The length of the free run. Long ones are for rows: what an option adds is in every update.
+
+        Elementwise variants are as long as rows, since they cost nothing.
+        """
+        if self.spectral:
+            return self.situation.spectral // 5 if self.streams else self.situation.spectral
+        quick = self.variant in ENTRIES or (self.row.local and not self.streams)
+        return self.situation.updates if quick else self.situation.spectral
 
     @cached_property
     def shapes(self) -> Mapping[str, Shape]:
@@ -225,10 +187,23 @@ class Case:
         least = least_ndim(group.optimizer, complete(group.optimizer, group.options))
         if self.table.get("norm") == "spectral_conv":
             return KERNELS
+        if "blocks" in self.table:
+            return BLOCKS
+        if self.situation.name != "usual":
+            matrices = FEW
+        elif self.variant not in ENTRIES:
+            matrices = FEWER
+        else:
+            matrices = MATRICES if self._fits(MATRICES["deep"]) else {n: s for n, s in MATRICES.items() if n != "deep"}
         if self.table.get("orientation") == "in_out":
-            return {name: shape for name, shape in MATRICES.items() if len(shape) == 2}
-        matrices = MATRICES if self.situation.name == "usual" else FEW
+            return {name: shape for name, shape in matrices.items() if len(shape) == 2}
         return {0: ELEMENTWISE, 1: VECTORS, 2: matrices}[least]
+
+    def _fits(self, shape: Shape) -> bool:
+        """False where the state has matrices on the long side of θ: they would fill a record, and hours."""
+        (planned,) = Plan(self.recipe, {"one": shape}).groups
+        theta = np.zeros(shape, np.float32)
+        return all(x.size <= theta.size for x in planned.start(np, "one", theta).values())
 
     def parameters(self) -> dict[str, Array]:
         """float32 arrays; those of narrower types hold values of that type."""
@@ -241,9 +216,30 @@ class Case:
         return map(self.gradient, range(1, (self.updates if updates is None else updates) + 1))
 
     def gradient(self, update: int) -> dict[str, Array]:
-        """Those of one update, counted from 1."""
-        every = {n: _series(self.situation.kinds, s, self.updates, n, self.dtype) for n, s in self.shapes.items()}
-        return {n: x[update - 1] for n, x in every.items() if n != "late" or update >= LATE}
+        """Those of one update, counted from 1; of its first microbatch if there are several."""
+        return self._drawn("gradient", update, self._first(update))
+
+    def microbatches(self, update: int) -> dict[str, Array] | list[dict[str, Array]]:
+        """What `drive` reads: the gradients of an update, or its microbatches."""
+        if not self.streams:
+            return self.gradient(update)
+        return [self._drawn("gradient", update, i) for i in range(self._first(update), self._first(update + 1))]
+
+    def sampled(self, update: int) -> list[dict[str, Array]] | None:
+        """The same of sampled labels, which most updates are without."""
+        if not self.samples or update % SAMPLED:
+            return None
+        return [self._drawn("samples", update, i) for i in range(self._first(update), self._first(update + 1))]
+
+    def _first(self, update: int) -> int:
+        """How many gradients there are before those of an update."""
+        rounds, rest = divmod(update - 1, len(STREAMED))
+        return rounds * sum(STREAMED) + sum(STREAMED[:rest]) if self.streams else update - 1
+
+    def _drawn(self, stream: str, update: int, at: int) -> dict[str, Array]:
+        kinds, length = self.situation.kinds, self._first(self.updates + 1)
+        names = (n for n in self.shapes if n != "late" or update >= LATE)
+        return {n: _series(kinds, self.shapes[n], length, f"{stream}/{n}", self.dtype)[at] for n in names}
 
     def increments(self, updates: int | None = None) -> list[int]:
         least, most = self.situation.increments
@@ -252,32 +248,41 @@ class Case:
     def inputs_digest(self) -> str:
         """SHA-256 of everything that a run of this case reads, except the text of the recipe."""
         found = hashlib.sha256(repr((sorted(self.shapes.items()), self.dtype, self.increments())).encode())
-        for arrays in (self.parameters(), *self.gradients()):
+        for arrays in (self.parameters(), *self._read()):
             for name, x in arrays.items():
                 found.update(f"{name}{x.shape}".encode() + x.tobytes())
         return found.hexdigest()
 
+    def _read(self) -> Iterator[dict[str, Array]]:
+        """All gradients in the order in which they are read."""
+        for t in range(1, self.updates + 1):
+            trees = self.microbatches(t)
+            yield from trees if isinstance(trees, list) else [trees]
+            yield from self.sampled(t) or []
+
 
 @lru_cache(maxsize=256)
-def _series(kinds: tuple[str, ...], shape: Shape, updates: int, name: str, dtype: str) -> Array:
-    found = rounded(inputs.series(kinds, shape, updates, 0, f"gradient/{name}"), dtype)
+def _series(kinds: tuple[str, ...], shape: Shape, length: int, name: str, dtype: str) -> Array:
+    found = rounded(inputs.series(kinds, shape, length, 0, name), dtype)
     found.setflags(write=False)
     return found
 
 
 def _all() -> Iterator[Case]:
-    for name, table in _variants():
+    for variant in every():
         for situation in SITUATIONS.values():
-            if situation.name == "usual" or name in ENTRIES or name in situation.also:
-                yield Case(name, table, situation)
+            if situation.name == "usual" or variant.name in (*ENTRIES, *situation.also):
+                yield Case(variant.name, variant.table, situation, variant.streams, variant.samples)
 
 
-CASES: Mapping[str, Case] = {case.id: case for case in _all()}
+EVERY: Mapping[str, Case] = {case.id: case for case in _all()}
+CASES: Mapping[str, Case] = {name: case for name, case in EVERY.items() if not case.streams}  # those with lockstep
+STREAMS: Mapping[str, Case] = {name: case for name, case in EVERY.items() if case.streams}
 
 
 def chosen(globs: tuple[str, ...] = ("*",)) -> dict[str, Case]:
     """The cases whose id matches one of the globs. RecipeError for a glob that matches none."""
     for glob in globs:
-        if not any(fnmatchcase(name, glob) for name in CASES):
-            raise RecipeError(f"no case matches {glob!r}{nearest(glob, CASES)}; `dualopt conformance list` shows all")
-    return {name: case for name, case in CASES.items() if any(fnmatchcase(name, glob) for glob in globs)}
+        if not any(fnmatchcase(name, glob) for name in EVERY):
+            raise RecipeError(f"no case matches {glob!r}{nearest(glob, EVERY)}; `dualopt conformance list` shows all")
+    return {name: case for name, case in EVERY.items() if any(fnmatchcase(name, glob) for glob in globs)}

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dualopt import ENTRIES
-from dualopt.catalog import complete, entry
+from dualopt.catalog import complete, entry, least_ndim
 from dualopt.counts import Count
 from dualopt.errors import DataError
 from dualopt.generator import Stream
@@ -37,7 +37,14 @@ Array = np.ndarray[Any, Any]
 CLASSES, WIDTH, BATCH = 32, 16, 64
 UPDATES, SEEDS = 100, (0, 1, 2)
 LAST = 10  # losses that the final one is the mean of
-STEPS = {"sgdm": 0.3, "rmsprop": 0.02, "adamw": 0.02, "adam_l2": 0.02, "sign_sgdm": 0.01, "lion": 0.01}
+STEP = 0.1  # of rows that are not named here
+STATED: Mapping[str, Mapping[str, float]] = {
+    "sgdm": {"step": 0.3},
+    "hybrid_polargrad": {"step": 0.02},
+    **dict.fromkeys(("rmsprop", "adamw", "adam_l2"), {"step": 0.02}),
+    **dict.fromkeys(("sign_sgdm", "lion", "sophia"), {"step": 0.01}),
+    **dict.fromkeys(("rotational_adamw", "rotational_lion", "rotational_sgdm"), {"shrink_half_life": 6400.0}),
+}
 SHAPES = {"embedding": (CLASSES, WIDTH), "weight": (WIDTH, WIDTH), "bias": (WIDTH,)}
 
 
@@ -65,28 +72,31 @@ def load_text() -> Text:
 
 def recipe(row: str) -> Recipe:
     """The row on all parameters that it can take; adamw on the others. In samples."""
-    stated: dict[str, Any] = {"optimizer": row, "step": STEPS.get(row, 0.1)}
-    least = entry(row).least_ndim(complete(row, {}))
-    groups = [Group.from_dict({**stated, "name": "row", "match": ["*"] if least < 2 else ["embedding", "weight"]})]
+    stated: dict[str, Any] = {"optimizer": row}
+    if "step" in entry(row).uses:
+        stated["step"] = STEP
+    stated |= STATED.get(row, {})
+    least = least_ndim(row, complete(row, {}))
+    groups = [Group.from_dict({**stated, "name": "row", "match": ["*"] if least < 2 else ["*/embedding", "*/weight"]})]
     if least >= 2:
-        groups.append(Group.from_dict({"optimizer": "adamw", "name": "rest", "step": STEPS["adamw"]}))
+        groups.append(Group.from_dict({"optimizer": "adamw", "name": "rest", **STATED["adamw"]}))
     schedule = Schedule("linear", warmup=5 * BATCH, total=2 * UPDATES * BATCH)
     return Recipe(tuple(groups), Count("samples", per_update=BATCH), schedule)
 
 
 def loss_and_gradients(xp: Any, theta: Mapping[str, Any], x: Any, y: Any) -> tuple[Any, dict[str, Any]]:
-    """(loss, {name: gradient}) for one-hot x and y (batch, CLASSES)."""
+    """(loss, {name: gradient}) for one-hot x and y (..., batch, CLASSES)."""
     e, w, b = theta["embedding"], theta["weight"], theta["bias"]
     h = xp.matmul(x, e)
-    z = xp.matmul(h, xp.matrix_transpose(w)) + b[None, ...]
+    z = xp.matmul(h, xp.matrix_transpose(w)) + b[..., None, :]
     on = xp.where(z > 0, xp.ones_like(z), xp.zeros_like(z))
     a = z * on
     logits = xp.matmul(a, xp.matrix_transpose(e))
     shifted = logits - xp.max(logits, axis=-1, keepdims=True)
     powers = xp.exp(shifted)
     total = xp.sum(powers, axis=-1, keepdims=True)
-    mean = 1 / x.shape[0]
-    loss = xp.sum(xp.log(total)) * mean - xp.sum(y * shifted) * mean
+    mean = 1 / x.shape[-2]
+    loss = xp.sum(xp.log(total), axis=(-2, -1)) * mean - xp.sum(y * shifted, axis=(-2, -1)) * mean
     d_logits = (powers * (xp.ones_like(total) / total) - y) * mean
     d_z = xp.matmul(d_logits, e) * on
     read = xp.matmul(xp.matrix_transpose(x), xp.matmul(d_z, w))
@@ -94,32 +104,43 @@ def loss_and_gradients(xp: Any, theta: Mapping[str, Any], x: Any, y: Any) -> tup
     return loss, {
         "embedding": read + write,
         "weight": xp.matmul(xp.matrix_transpose(d_z), h),
-        "bias": xp.sum(d_z, axis=0),
+        "bias": xp.sum(d_z, axis=-2),
     }
 
 
-def run(row: str, seed: int, text: Text, backend: Backend, tier: str) -> tuple[Array, Array]:
-    """(losses float64, digests uint64) of every update."""
+class Course(NamedTuple):
+    """What happened with one seed: losses (float64) and digests (uint64) of every update."""
+
+    loss: Array
+    digests: Array
+
+
+def run(row: str, seeds: Sequence[int], text: Text, backend: Backend, tier: str) -> dict[int, Course]:
+    """The loop from several seeds, side by side: their parameters are updated as one stack, with the same bits."""
     xp = backend.namespace(tier)
-    theta = {n: Stream(seed, n).bell(s) * np.float32(0.25) for n, s in SHAPES.items()}
-    losses: list[float] = []
-    picked = Stream(seed, "batch").below(len(text.classes) - 1, UPDATES * BATCH).reshape(UPDATES, BATCH)
+    begun = {s: {n: Stream(s, n).bell(shape) * np.float32(0.25) for n, shape in SHAPES.items()} for s in seeds}
+    theta = {f"{s}/{n}": x for s, named in begun.items() for n, x in named.items()}
+    picked = [Stream(s, "batch").below(len(text.classes) - 1, UPDATES * BATCH).astype(np.int64) for s in seeds]
+    losses: list[Array] = []
     latest = dict(theta)
 
     def gradients() -> Iterator[dict[str, Array]]:
         one = np.eye(CLASSES, dtype=np.float32)
-        for at in picked.astype(np.int64):
+        for at in np.stack(picked).reshape(len(seeds), UPDATES, BATCH).swapaxes(0, 1):
             x, y = (backend.from_numpy(one[text.classes[i]], "float32") for i in (at, at + 1))
-            here = {n: backend.from_numpy(v, "float32") for n, v in latest.items()}
+            here = {n: backend.from_numpy(np.stack([latest[f"{s}/{n}"] for s in seeds]), "float32") for n in SHAPES}
             loss, found = loss_and_gradients(xp, here, x, y)
-            losses.append(float(backend.to_numpy(loss)))
-            yield {n: backend.to_numpy(g) for n, g in found.items()}
+            losses.append(backend.to_numpy(loss).astype(np.float64))
+            each = {n: backend.to_numpy(g) for n, g in found.items()}
+            yield {f"{s}/{n}": g[i] for i, s in enumerate(seeds) for n, g in each.items()}
 
-    seen = []
+    seen: dict[int, list[int]] = {s: [] for s in seeds}
     for moment in drive(recipe(row), theta, gradients(), backend=backend.name, tier=tier):
         latest.update(moment.params)
-        seen.append(digest_of(moment.params, moment.state))
-    return np.array(losses), np.array(seen, np.uint64)
+        for s, digests in seen.items():
+            params, state = ({n: every[f"{s}/{n}"] for n in SHAPES} for every in (moment.params, moment.state))
+            digests.append(digest_of(params, state))
+    return {s: Course(np.array(losses)[:, i], np.array(seen[s], np.uint64)) for i, s in enumerate(seeds)}
 
 
 def final(losses: Array) -> float:

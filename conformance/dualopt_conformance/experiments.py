@@ -13,7 +13,7 @@ The reference is numpy's exact tier (`walk`), the same bits on every machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,15 +23,28 @@ from dualopt.directions.norm_balls import SignBall
 from dualopt.executor import executor
 from dualopt.memory import blend
 from dualopt.namespace import Backend
-from dualopt.plan import PlannedGroup, Proposal
+from dualopt.plan import Plan, PlannedGroup, Proposal
 from dualopt.recursion import Row
-from dualopt.replay import drive
 from dualopt.shrink import Cautious
 
 from .cases import Case
 from .digests import digest_of, tensors_of
 from .metric import ulp
-from .walk import Arrays, Moment, Moved, States, Step, checkpoints, measured, moments, proposed, start, walk
+from .walk import (
+    Arrays,
+    Moment,
+    Moved,
+    States,
+    Step,
+    checkpoints,
+    driven,
+    measured,
+    moments,
+    proposals,
+    proposed,
+    start,
+    walk,
+)
 
 Array = np.ndarray[Any, Any]
 Tensors = dict[str, Array]
@@ -46,22 +59,34 @@ def decides(row: Row) -> bool:
 
 
 def judged_freely(case: Case) -> bool:
-    """False for rows that multiply matrices and take masks: their free runs in the fast tier are only shown."""
-    return not (case.spectral and decides(case.row))
+    """False where free runs in the fast tier are only shown: rows that multiply matrices and take masks, microbatches.
+
+    No bound is derived for what is folded from a stream.
+    """
+    return not case.streams and not (case.spectral and decides(case.row))
 
 
-def reference(case: Case, updates: int | None = None, *, oracle: bool = True) -> Tensors:
-    """start, after, undecided and, unless it is not wanted, oracle of a case, and its digests."""
+def reference(
+    case: Case, updates: int | None = None, *, oracle: bool = True, run: Iterable[Moment] | None = None
+) -> Tensors:
+    """start, after, undecided and, unless it is not wanted, oracle of a case, and its digests.
+
+    Args:
+        case: with microbatches it has neither start nor oracle, since nothing is judged by them.
+        updates: the length; that of the case if unsaid.
+        oracle: with the float64 runs.
+        run: in whose place numpy's own is taken if unsaid.
+    """
     length = case.updates if updates is None else updates
-    at, kept = set(moments(length)), set(checkpoints(length))
+    at, kept = set() if case.streams else set(moments(length)), set(checkpoints(length))
     out: Tensors = {}
     digests = []
     undecided = {name: np.zeros(shape, np.int32) for name, shape in case.shapes.items()}
     before: tuple[Arrays, States] = start(case)
-    proposals = []
-    for moment in walk(case, length):
+    if run is None:
+        run = driven(case, "numpy", "exact", length) if case.streams else walk(case, length)
+    for moment in run:
         t = moment.update
-        proposals.append(moment.proposal)
         if t in at:
             out |= _named(f"start/{t}", *before)
         if t in at | kept:
@@ -72,18 +97,34 @@ def reference(case: Case, updates: int | None = None, *, oracle: bool = True) ->
         digests.append(digest_of(*before))
     out["digests"] = np.array(digests, np.uint64)
     out |= {f"undecided/{name}": x for name, x in undecided.items()}
-    if oracle and case.situation.name == "usual":
-        for key, exactly in (("oracle", False), ("oracle_exact", True)):
-            for moment in walk(case, length, _double(exactly), proposals):
-                if moment.update in kept and moment.update >= min(ORACLE_FROM, length):
-                    out |= {f"{key}/{moment.update}/{n}": x for n, x in moment.theta_after.items()}
-    return {f"{case.id}/{key}": x for key, x in out.items()}
+    named = {f"{case.id}/{key}": x for key, x in out.items()}
+    return named | oracles(case, length) if oracle and has_oracle(case) else named
+
+
+def has_oracle(case: Case) -> bool:
+    """True if there is a float64 run of the whole trajectory."""
+    return case.situation.name == "usual" and not case.streams
+
+
+def oracles(case: Case, updates: int | None = None) -> Tensors:
+    """θ of both float64 runs, at the checkpoints."""
+    length = case.updates if updates is None else updates
+    kept = {t for t in checkpoints(length) if t >= min(ORACLE_FROM, length)}
+    made = list(proposals(case, Plan(case.recipe, dict(case.shapes)), length))
+    out: Tensors = {}
+    for key, exactly in (("oracle", False), ("oracle_exact", True)):
+        for moment in walk(case, length, _double(exactly), made):
+            if moment.update in kept:
+                out |= {f"{case.id}/{key}/{moment.update}/{n}": x for n, x in moment.theta_after.items()}
+    return out
 
 
 def lockstep(
     case: Case, backend: Backend, tier: str, known: Mapping[str, Array], updates: int | None = None
 ) -> Tensors:
-    """lockstep of a case, from the start states in `known`."""
+    """lockstep of a case, from the start states in `known`; nothing of one with microbatches."""
+    if case.streams:
+        return {}
     length = case.updates if updates is None else updates
     step = step_of(backend, tier, case.dtype)
     out: Tensors = {}
@@ -97,24 +138,29 @@ def lockstep(
 
 def free(case: Case, backend: Backend, tier: str, updates: int | None = None) -> Tensors:
     """free and digests of a case, by the same door that users have: `dualopt.replay.drive`."""
-    length = case.updates if updates is None else updates
-    kept = set(checkpoints(length))
-    driven = drive(
-        case.recipe,
-        case.parameters(),
-        case.gradients(length),
-        case.increments(length),
-        backend=backend.name,
-        tier=tier,
-        dtype=case.dtype,
-    )
-    out: Tensors = {}
-    digests = []
-    for t, found in enumerate(driven, 1):
-        digests.append(digest_of(found.params, found.state))
-        if t in kept:
-            out |= _named(f"{case.id}/free/{t}", found.params, found.state)
-    return out | {f"{case.id}/digests": np.array(digests, np.uint64)}
+    run = Passing(case, updates)
+    for moment in driven(case, backend.name, tier, updates):
+        run.see(moment)
+    return run.found()
+
+
+class Passing:
+    """free and digests of a run that passes by."""
+
+    def __init__(self, case: Case, updates: int | None = None) -> None:
+        self._prefix, self._kept = f"{case.id}/free", set(checkpoints(case.updates if updates is None else updates))
+        self._digests: list[int] = []
+        self._out: Tensors = {}
+        self._case = case
+
+    def see(self, moment: Moment) -> None:
+        """The next update."""
+        self._digests.append(digest_of(moment.theta_after, moment.state_after))
+        if moment.update in self._kept:
+            self._out |= _named(f"{self._prefix}/{moment.update}", moment.theta_after, moment.state_after)
+
+    def found(self) -> Tensors:
+        return self._out | {f"{self._case.id}/digests": np.array(self._digests, np.uint64)}
 
 
 def step_of(backend: Backend, tier: str, dtype: str) -> Step:

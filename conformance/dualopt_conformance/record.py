@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,13 @@ import dualopt
 from dualopt import tensors
 from dualopt.errors import RecipeError
 from dualopt.namespace import TIERS, Backend
-from dualopt.namespace import load as load_backend
 
-from . import closed, experiments
+from . import closed
 from .cases import chosen
-from .manifest import MANIFEST, REFERENCE, SCHEMA, SUITE, hashes, sealed, widened
+from .manifest import MANIFEST, REFERENCE, SCHEMA, SUITE, hashes, sealed
 from .probe import flushes
-from .references import Reference, narrow
+from .references import OWN, Order, narrow, prepared, recorded
+from .workers import mapped
 
 Array = np.ndarray[Any, Any]
 Show = Callable[[str, int, int], None]  # (what, done, of)
@@ -42,6 +42,7 @@ def record(
     tiers: Sequence[str] = TIERS,
     globs: tuple[str, ...] = ("*",),
     loops: bool = True,
+    processes: int | None = None,
     show: Show = lambda what, done, of: None,
 ) -> Path:
     """Record `backend` into a new directory.
@@ -52,7 +53,8 @@ def record(
         tiers: "exact", "fast" or both.
         globs: of case ids.
         loops: with the closed loop.
-        show: called with the name of every experiment before it begins.
+        processes: as `workers.mapped` takes it.
+        show: called with the name of every case and closed loop when it is there.
 
     Raises:
         RecipeError: an unknown backend, device, tier or case, or a directory that is not empty.
@@ -65,30 +67,29 @@ def record(
             raise RecipeError(f"tier: {tier!r} is not one of {', '.join(TIERS)}")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RecipeError(f"{path}: exists and is not an empty directory; name a new one")
-    made = load_backend(backend)
-    facts = _facts(made, made.prepare(device, threads))
+    made, prepared_facts = prepared(backend, device, threads)
+    facts = _facts(made, prepared_facts)
     unfit = sorted({case.dtype for case in cases.values()} - set(made.dtypes))
-    cases = {name: case for name, case in cases.items() if case.dtype in made.dtypes}
+    names = [name for name, case in cases.items() if case.dtype in made.dtypes]
     began = time.monotonic()
     text = closed.load_text() if loops else None
+    orders = [Order(name, backend, tiers, device, threads) for name in names]
     path.mkdir(parents=True, exist_ok=True)
-    written: dict[str, dict[str, Array]] = {}
-    with Reference(path, list(cases)) as reference:  # numpy works at it while the backend runs freely
-        for tier in tiers:
-            found: dict[str, Array] = {}
-            for i, (name, case) in enumerate(cases.items()):
-                show(f"{tier}, free: {name}", i, len(cases))
-                found |= experiments.free(case, made, tier)
-            written[tier] = found | (dict(_loops(made, tier, text, show)) if text else {})
-        show("the reference", len(cases) - 1, len(cases))
-        described = reference.result()
-    known = tensors.read(path / f"{REFERENCE}.safetensors").tensors
-    known = {key: widened(x) for key, x in known.items()}
-    for tier in tiers:
-        for i, (name, case) in enumerate(cases.items()):
-            show(f"{tier}, lockstep: {name}", i, len(cases))
-            written[tier] |= experiments.lockstep(case, made, tier, known)
-        tensors.write(path / f"{tier}.safetensors", written[tier], {}, narrow(cases, written[tier]))
+    written: dict[str, dict[str, Array]] = {stem: {} for stem in (REFERENCE, *tiers)}
+    described: dict[str, Any] = {}
+    several = processes if backend in OWN else 1  # what somebody registered is known in this process only
+    for i, (order, found) in enumerate(zip(orders, mapped(recorded, orders, several), strict=True)):
+        show(order.name, i, len(orders))
+        described[order.name] = found.entry
+        for stem, arrays in found.tensors.items():
+            written[stem] |= arrays
+    rows = [Order(row, backend, tiers, device, threads) for row in closed.ROWS] if text else []
+    for i, (order, losses) in enumerate(zip(rows, mapped(looped, rows, several), strict=True)):
+        show(f"closed loop of {order.name}", i, len(rows))
+        for tier, arrays in losses.items():
+            written[tier] |= arrays
+    for stem, arrays in written.items():
+        tensors.write(path / f"{stem}.safetensors", arrays, {}, narrow(names, arrays))
     skipped = {"not recorded": f"cases in {', '.join(unfit)}, which {backend} does not store"} if unfit else {}
     manifest = sealed(
         {
@@ -97,7 +98,7 @@ def record(
             "cases": described,
             "closed": text and {"sha256": text.sha256, "name": text.name},
             "tiers": list(tiers),
-            "tensors": {stem: hashes(arrays) for stem, arrays in {REFERENCE: known, **written}.items()},
+            "tensors": {stem: hashes(arrays) for stem, arrays in written.items()},
             "facts": {**facts, **skipped, "seconds": f"{time.monotonic() - began:.0f}"},
         }
     )
@@ -106,13 +107,15 @@ def record(
     return path
 
 
-def _loops(backend: Backend, tier: str, text: closed.Text, show: Show) -> Iterator[tuple[str, Array]]:
-    for i, row in enumerate(closed.ROWS):
-        show(f"{tier}: closed loop of {row}", i, len(closed.ROWS))
-        for seed in closed.SEEDS:
-            losses, digests = closed.run(row, seed, text, backend, tier)
-            yield f"closed/{row}/{seed}/loss", losses
-            yield f"closed/{row}/{seed}/digests", digests
+def looped(order: Order) -> dict[str, dict[str, Array]]:
+    """The closed loop of a row: losses and digests by tier."""
+    backend, _ = prepared(order.backend, order.device, order.threads)
+    out: dict[str, dict[str, Array]] = {}
+    for tier in order.tiers:
+        found = closed.run(order.name, closed.SEEDS, closed.load_text(), backend, tier)
+        named = {f"{seed}/{what}": x for seed, both in found.items() for what, x in both._asdict().items()}
+        out[tier] = {f"closed/{order.name}/{key}": x for key, x in named.items()}
+    return out
 
 
 def _facts(backend: Backend, prepared: Mapping[str, str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from dualopt.clock import Clock
 from dualopt.exact import exact
 from dualopt.executor import Execute, executor
 from dualopt.plan import RUN, Plan, PlannedGroup, Proposal
+from dualopt.replay import drive
 from dualopt.storage import rounded
 
 from .cases import LATE, Case
@@ -60,17 +61,18 @@ def measured(gradient: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def walk(
-    case: Case, updates: int | None = None, step: Step | None = None, proposals: Iterable[Proposal] | None = None
+    case: Case, updates: int | None = None, step: Step | None = None, known: Iterable[Proposal] | None = None
 ) -> Iterator[Moment]:
     """The case update by update; `step` takes the place of numpy's exact tier.
 
-    `proposals` are those of an earlier walk, which saves making them again.
+    `known` are the proposals of all updates, where they have been made already. Where gradients come as microbatches
+    see `driven`.
     """
     step = step or by_scalars(executor(exact(np)))
     plan = Plan(case.recipe, dict(case.shapes))
     (planned,) = plan.groups
     theta, state = start(case)
-    made = _proposals(case, plan, updates) if proposals is None else proposals
+    made = proposals(case, plan, updates) if known is None else known
     for t, (gradient, proposal) in enumerate(zip(case.gradients(updates), made, strict=True), 1):
         here, kept = {n: theta[n] for n in gradient}, {n: state[n] for n in gradient}
         with np.errstate(under="ignore", over="ignore"):
@@ -79,7 +81,30 @@ def walk(
         yield Moment(t, planned, proposal, here, kept, gradient, dict(theta), dict(state))
 
 
-def _proposals(case: Case, plan: Plan, updates: int | None) -> Iterator[Proposal]:
+def driven(case: Case, backend: str, tier: str, updates: int | None = None) -> Iterator[Moment]:
+    """The case on a backend, by the door that users have (`dualopt.replay.drive`), microbatches and all."""
+    length = case.updates if updates is None else updates
+    (planned,) = Plan(case.recipe, dict(case.shapes)).groups
+    theta, state = start(case)
+    made = drive(
+        case.recipe,
+        theta,
+        (case.microbatches(t) for t in range(1, length + 1)),
+        case.increments(length),
+        samples=(case.sampled(t) for t in range(1, length + 1)) if case.samples else None,
+        backend=backend,
+        tier=tier,
+        dtype=case.dtype,
+    )
+    for t, found in enumerate(made, 1):
+        gradient = case.gradient(t)
+        here, kept = {n: theta[n] for n in gradient}, {n: state[n] for n in gradient}
+        theta, state = found.params, found.state
+        yield Moment(t, planned, Proposal(0, {}, found.scalars, ()), here, kept, gradient, theta, state)
+
+
+def proposals(case: Case, plan: Plan, updates: int | None) -> Iterator[Proposal]:
+    """What the host proposes for every update, each committed before the next."""
     for t, dtau in enumerate(case.increments(updates), 1):
         proposal = plan.propose(dtau, case.gradient(t))
         plan.commit(proposal)
@@ -91,7 +116,7 @@ def proposed(case: Case, updates: list[int]) -> Iterator[tuple[int, PlannedGroup
     plan = Plan(case.recipe, dict(case.shapes))
     (planned,) = plan.groups
     if planned.row.tally(planned.action, Clock(1, 1)):  # running sums need every update
-        made = enumerate(_proposals(case, plan, max(updates)), 1)
+        made = enumerate(proposals(case, plan, max(updates)), 1)
         yield from ((t, planned, proposal) for t, proposal in made if t in updates)
         return
     increments = case.increments(max(updates))
@@ -105,8 +130,8 @@ def proposed(case: Case, updates: list[int]) -> Iterator[tuple[int, PlannedGroup
 def start(case: Case) -> tuple[dict[str, Array], dict[str, Arrays]]:
     """θ and state before the first update."""
     (planned,) = Plan(case.recipe, dict(case.shapes)).groups
-    theta = case.parameters()
-    return theta, {name: planned.start(np, name, x) for name, x in theta.items()}
+    theta, tier = case.parameters(), exact(np)  # some rows begin with lengths, which are sums
+    return theta, {name: planned.start(tier, name, x) for name, x in theta.items()}
 
 
 def digest_of_start(case: Case) -> int:
