@@ -184,8 +184,11 @@ def followed(part: Any) -> Any:
     """The part, or row, with every part in it replaced that has to be."""
     if not is_dataclass(part) or isinstance(part, type):
         return part
-    kind = _FOLLOWED.get(type(part), type(part))
-    return kind(**{f.name: followed(getattr(part, f.name)) for f in fields(part)})
+    own: type[Any] = type(part)
+    for kind, with_bounds in _FOLLOWED.items():
+        if isinstance(part, kind) and not isinstance(part, with_bounds):
+            own = type(with_bounds.__name__, (with_bounds, own), {})
+    return own(**{f.name: followed(getattr(part, f.name)) for f in fields(part)})
 
 
 def bounding(row: Row) -> Row:

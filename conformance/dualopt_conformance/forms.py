@@ -76,6 +76,7 @@ class RetainedAdditive(Additive):
         return _retained(self.shrink, xp, theta, along, k) + k["eta"] * along, s
 
 
+@dataclass(frozen=True)
 class RetainedSettled(RetainedAdditive, Settled):
     """The same; its step is of the host."""
 
@@ -124,8 +125,9 @@ class TurnedGeodesic(Geodesic):
         return (1 - k["c_turn"]) * w + k["s_turn"] * d, moves(xp, d)
 
 
+@dataclass(frozen=True)
 class TurnedSingle(TurnedGeodesic, SingleHalfLife):
-    pass
+    """The same by the angle of a half-life."""
 
 
 @dataclass(frozen=True)
@@ -139,20 +141,24 @@ class SummedMultiplicative(Multiplicative):
         return (w + wx) + xp.matmul(0.5 * wx, x)
 
 
+@dataclass(frozen=True)
 class SummedTransported(Transported, SummedMultiplicative):
-    pass
+    """The same of weights and memory."""
 
 
-class RetainedFactors(RetainedMemories, Factors):
-    pass
+@dataclass(frozen=True)
+class RetainedFactors(Factors, RetainedMemories):
+    """m+ = β m + c g beside L and R."""
 
 
-class RetainedMoments(RetainedMemories, Moments):
-    pass
+@dataclass(frozen=True)
+class RetainedMoments(Moments, RetainedMemories):
+    """The same with squares that were measured."""
 
 
-class RetainedCurved(RetainedMemories, Curved):
-    pass
+@dataclass(frozen=True)
+class RetainedCurved(Curved, RetainedMemories):
+    """m+ = β m + c g beside h."""
 
 
 _IN_WORDS: dict[type[Any], type[Any]] = {
