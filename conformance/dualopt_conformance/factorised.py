@@ -126,8 +126,8 @@ def made(xp: Bounds, z: Bounded, found: Spectrum, weights: Array, norm: Array, l
     """U diag(w) Vᵀ within `norm`, and in any case of matrices whose singular values are at most `largest`."""
     x = found.joined(weights)
     most = frobenius(x) + 2.0 * largest * np.sqrt(min(x.shape[-2:]))
-    loose = found.undecided | ~(norm <= most)
-    unsure = np.broadcast_to(loose, (len(xp.arithmetics), *x.shape)) if loose.any() else None
+    loose, undecided = found.undecided | ~(norm <= most), found.undecided
+    unsure = np.broadcast_to(undecided, (len(xp.arithmetics), *x.shape)) if undecided.any() else None
     return Bounded(
         xp,
         x,

@@ -70,11 +70,8 @@ def iterated(
         iterates.append(x)
     norm = _deviation(parts, iterates, rounding, off(start))
     limit = frobenius(x) + MOST * np.sqrt(min(x.shape[-2:]))
-    loose = ~(norm <= limit)
-    unsure = np.broadcast_to(loose, (len(xp.arithmetics), *x.shape)) if loose.any() else None
-    norm = np.where(loose, limit, norm)
     none = np.zeros((len(xp.arithmetics), *x.shape))
-    return Bounded(xp, x, np.abs(x) + live(z), none, norm=norm, unsure=unsure)
+    return Bounded(xp, x, np.abs(x) + live(z), none, norm=np.where(norm <= limit, norm, limit))
 
 
 def _deviation(
