@@ -255,7 +255,7 @@ def parted(cases: Iterable[str], soon: Callable[[str], bool]) -> list[Any]:
 
 def of_a_row(case: str) -> bool:
     """The row itself in the usual situation, or an elementwise one."""
-    return case.endswith("/usual") and (case.split("/")[0] in ENTRIES or CASES[case].row.local)
+    return case.endswith("/usual") and (case.split("/", maxsplit=1)[0] in ENTRIES or CASES[case].row.local)
 
 
 @pytest.mark.parametrize("case", parted(CASES, of_a_row))
@@ -291,7 +291,12 @@ NOISE += [(c, FMA) for c in ("sgdm.unbounded/usual", "adamw.target/usual", "lion
 
 @pytest.mark.parametrize(
     ("case", "arithmetic"),
-    [pytest.param(c, a, id=f"{c}-{a.name}", marks=[] if of_a_row(c) and c.split("/")[0] in ENTRIES else pytest.mark.long) for c, a in NOISE],
+    [
+        pytest.param(
+            c, a, id=f"{c}-{a.name}", marks=[] if of_a_row(c) and c.split("/")[0] in ENTRIES else pytest.mark.long
+        )
+        for c, a in NOISE
+    ],
 )
 def test_noise_lies_inside(case: str, arithmetic: Arithmetic) -> None:
     """The bound of each form, against operations that take all the room that the arithmetic gives them."""
@@ -670,17 +675,19 @@ def test_the_diagonal_of_a_skew_matrix_is_zero() -> None:
 
 
 def test_a_vacuous_bound_is_not_judged() -> None:
-    """Twenty times a chaotic map: no bound holds, and nothing is claimed."""
-    case = replace(CASES["kaon/usual"], table={**CASES["kaon/usual"].table, "iterations": 20})
+    """Sixty times a chaotic map: nothing is claimed of a spectrum that no bound holds."""
+    case = replace(CASES["kaon/usual"], table={**CASES["kaon/usual"].table, "iterations": 60})
     m = next(walk(case, 1))
     limits = permitted(m)
     found = judged(m, limits, by_float32(m, EXACT))
-    assert found["tall", ""].unjudged == m.theta["tall"].size
-    assert found["tall", ""].compared == 0
-    assert found["tall", "m"].unjudged == 0
+    idle = [name for name in m.theta if found[name, ""].unjudged]
+    assert len(idle) > 2
+    for name in idle:
+        assert (found[name, ""].unjudged, found[name, ""].compared) == (m.theta[name].size, 0) or name == "stack"
+        assert found[name, "m"].unjudged == 0
     assert not failures(found)
     nan = {n: (x * np.float32(np.nan), s) for n, (x, s) in by_float32(m, EXACT).items()}
-    assert ("tall", "") in failures(judged(m, limits, nan))
+    assert {(name, "") for name in idle} <= set(failures(judged(m, limits, nan)))
 
 
 NOT_JUDGED = {"shampoo": {"root_L", "root_R"}, "normuon": {""}, "sf_normuon": {"", "x", "z"}, "freon": {""}}

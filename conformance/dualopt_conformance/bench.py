@@ -129,8 +129,10 @@ class Bench:
         return any(one.by_matrix for place, one in self.allowed.items() if place.tensor == tensor)
 
     def unjudged(self, tensor: str) -> bool:
-        """True if its bound was vacuous in lockstep."""
-        return any(bool(one.vacuous.any()) for place, one in self.allowed.items() if place.tensor == tensor)
+        """True if its bound was vacuous in lockstep, or that of a state array from which it is made."""
+        idle = {place.tensor for place, one in self.allowed.items() if one.vacuous.any()}
+        made_from = tensor + "/" if "/" not in tensor and self.circulates else tensor
+        return tensor in idle or any(other.startswith(made_from) for other in idle)
 
     def _begun(self, tensor: str) -> float:
         """The bound of a tensor of the state before the first update."""

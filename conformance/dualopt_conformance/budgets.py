@@ -26,9 +26,9 @@ from .arithmetic import FLUSHING, FMA, FUSED, NATIVE, PLAIN, Array
 from .batches import Named, Scalars, batched, parted
 from .bounded import Bounded
 from .bounds import Bounds
+from .followed import bounding
 from .forms import FORMS
 from .judgement import Allowed, Judgement, frobenius, judge, length
-from .followed import bounding
 
 __all__ = ["Allowed", "Judgement", "allowed", "judge"]
 
@@ -70,15 +70,15 @@ def allowed(
                 width = "float32" if key else dtype
                 before = batch.state[first][key] if key else batch.theta[first]
                 given = [(xp, one[first][key]) for (xp, _), one in zip(forms, made, strict=True)]
-                parts = _gate([xp.stored(one) for xp, one in given], before, shapes, "float32")
+                parts = of_forms([xp.stored(one) for xp, one in given], before, shapes, "float32")
                 if width != "float32":  # whether a bound is vacuous is a question to the update, not to its storage
-                    narrow = _gate([xp.stored(one, width) for xp, one in given], before, shapes, width)
+                    narrow = of_forms([xp.stored(one, width) for xp, one in given], before, shapes, width)
                     parts = [replace(n, vacuous=p.vacuous) for n, p in zip(narrow, parts, strict=True)]
                 found |= {name: {**found[name], key: part} for name, part in zip(names, parts, strict=True)}
     return found
 
 
-def _gate(forms: list[Bounded], before: Array, shapes: tuple[Any, ...], dtype: str) -> list[Allowed]:
+def of_forms(forms: list[Bounded], before: Array, shapes: tuple[Any, ...], dtype: str) -> list[Allowed]:
     """The bounds of one tensor from those of its forms, for each parameter that was joined in it."""
     oracle = forms[0]
     both = [_largest([np.abs(f.x - oracle.x) + f.e[i] for f in forms]) * SLACK + OWN * oracle.s for i in (0, 1)]

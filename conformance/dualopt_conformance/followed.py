@@ -49,7 +49,9 @@ class FollowedRegularized(Regularized):
 class FollowedSpectral(Spectral):
     def orth(self, xp: Bounds, x: Any, k: Scalars) -> Bounded:
         m, n = x.shape[-2:]
-        return polar_bound(xp, damped(xp, x, k["root_eps"]), self.method)[..., :m, :n]
+        whole = polar_bound(xp, damped(xp, x, k["root_eps"]), self.method)
+        found: Bounded = whole[..., :m, :n]
+        return found
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,11 @@ class Root(Bounded):
     """(r_f F + ε)^(−1/4), and what `FollowedRooted` needs: Q, d_j (arithmetics, ..., n), ‖E‖, and the rounding."""
 
     __slots__ = ("basis", "error", "rounded", "slopes")
+
+    basis: Array
+    error: Array
+    rounded: Array
+    slopes: Array
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Does the lockstep gate of the fast tier catch wrong optimizers, and let the same one written differently pass?
 
-    WRONG       a single mistake each                                     wrong_directions, wrong_motions, wrong_parts
+    WRONG       a single mistake each                                     wrong_*
     REWRITES    the same mathematics in another order, precision or instruction              rewrites, rewritten_parts
     MUTANTS     both
     examine     one of them, update by update from the reference's own state
@@ -18,7 +18,7 @@ import numpy as np
 
 from dualopt.storage import rounded
 
-from . import rewrites, rewritten_parts, wrong_parts
+from . import rewrites, rewritten_parts, wrong_moves, wrong_spectra
 from . import wrong_directions as directions
 from . import wrong_motions as motions
 from .alterations import Entry, Mutant
@@ -44,7 +44,8 @@ _PARTS: Mapping[str, tuple[Entry, ...]] = {
     "views": motions.VIEWS,
     "state": motions.STATE,
     "storage": motions.STORAGE,
-    **wrong_parts.PARTS,
+    **wrong_spectra.PARTS,
+    **wrong_moves.PARTS,
 }
 
 

@@ -78,7 +78,9 @@ def summed(product: Product, axes: tuple[int, ...]) -> Array:
     return np.asarray(lengths[0] * off_b + lengths[1] * off_a + off_a * off_b + rounded)
 
 
-def within_ball(y: Bounded, axes: tuple[int, ...], x: Array, e: Array, norm: Array | None) -> tuple[Array, Array, Array]:
+def within_ball(
+    y: Bounded, axes: tuple[int, ...], x: Array, e: Array, norm: Array | None
+) -> tuple[Array, Array, Array]:
     """(e, norm, unsure) of x = y/‖y‖ over `axes`, of which no evaluation leaves the ball."""
     leading = e.shape[0]
     if norm is None:

@@ -26,12 +26,13 @@ grows away from X_i no faster than the sum of the magnitudes of all terms. The m
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
-from dualopt.directions.polar import EXACT, PLAIN, SETS, Quintic, Way, newton_schulz
+from dualopt.directions.polar import EXACT, GRAM, PLAIN, SETS, Quintic, Way, newton_schulz
 from dualopt.directions.polar.iterations import GRAM_FROM, gram_newton_schulz, restarts, scaled
-from dualopt.directions.polar import GRAM
 
 from .arithmetic import Array, U
 from .bounded import Bounded
@@ -52,10 +53,14 @@ def polar_bound(xp: Bounds, z: Bounded, method: str, way: Way = PLAIN) -> Bounde
     elongated = max(z.shape[-2:]) >= GRAM_FROM * min(z.shape[-2:])
     if way.form == GRAM and elongated:
         ends = (0, *restarts(len(steps)), len(steps))
-        parts = [steps[a:b] for a, b in zip(ends, ends[1:], strict=False)]
-        advances = [lambda x, part=part: gram_newton_schulz(xp, x, part) for part in parts]
-        return iterated(xp, z, start, parts, advances)
-    return iterated(xp, z, start, [(s,) for s in steps], [lambda x, s=s: newton_schulz(xp, x, (s,)) for s in steps])
+        parts = [steps[a:b] for a, b in pairwise(ends)]
+        return iterated(xp, z, start, parts, [partial(_carried, gram_newton_schulz, xp, part) for part in parts])
+    parts = [(step,) for step in steps]
+    return iterated(xp, z, start, parts, [partial(_carried, newton_schulz, xp, part) for part in parts])
+
+
+def _carried(form: Callable[..., Bounded], xp: Bounds, steps: tuple[Quintic, ...], x: Bounded) -> Bounded:
+    return form(xp, x, steps)
 
 
 def iterated(

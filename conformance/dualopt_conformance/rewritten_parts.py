@@ -183,36 +183,103 @@ def _whole_root(self: Held, xp: Namespace, k: Scalars) -> Array:
     return np.asarray(excess / (chi + (root if chi >= 0 else -root)), np.float32)
 
 
-_POLAR = "normuon/usual normuon.mup/usual sf_normuon/usual polargrad/usual hybrid_polargrad/usual regularized_muon/usual"
+_POLAR = (
+    "normuon/usual normuon.mup/usual sf_normuon/usual polargrad/usual hybrid_polargrad/usual regularized_muon/usual"
+)
 
 PARTS: Mapping[str, tuple[Entry, ...]] = {
     "averages": (
-        ("y between x and z", "(1 − β) z + β x", altered(rewired(Averaged, average=_between)), "sf_adamw/* sf_normuon/usual"),
-        ("x as a weighted mean", "(1 − c) x + c z", altered(rewired(Averaged, average=_weighted)), "sf_adamw/* sf_adamw.counts/usual"),
-        ("z shrunk first", "(z − c_a p) + η u", altered(rewired(Averaged, lead=_shrunk_first)), "sf_adamw/* sf_adamw.step/usual sf_normuon/usual"),
+        (
+            "y between x and z",
+            "(1 − β) z + β x",
+            altered(rewired(Averaged, average=_between)),
+            "sf_adamw/* sf_normuon/usual",
+        ),
+        (
+            "x as a weighted mean",
+            "(1 − c) x + c z",
+            altered(rewired(Averaged, average=_weighted)),
+            "sf_adamw/* sf_adamw.counts/usual",
+        ),
+        (
+            "z shrunk first",
+            "(z − c_a p) + η u",
+            altered(rewired(Averaged, lead=_shrunk_first)),
+            "sf_adamw/* sf_adamw.step/usual sf_normuon/usual",
+        ),
     ),
     "iterations": (
         ("larger Gram matrix", "of all iterated parts", _by(other_side), _POLAR),
         ("polynomials first", "of all iterated parts", _by(polynomial_first), _POLAR),
-        ("map as a quintic", "on the other side", altered(rewired(Kaon, iterated=_as_quintic)), "kaon/usual kaon.two/usual"),
+        (
+            "map as a quintic",
+            "on the other side",
+            altered(rewired(Kaon, iterated=_as_quintic)),
+            "kaon/usual kaon.two/usual",
+        ),
     ),
     "rows and lines": (
-        ("rows divided", "O / (√v + ε) over its length", altered(rewired(RowScaled, __call__=_divided)), "normuon/* normuon.mup/usual sf_normuon/usual"),
+        (
+            "rows divided",
+            "O / (√v + ε) over its length",
+            altered(rewired(RowScaled, __call__=_divided)),
+            "normuon/* normuon.mup/usual sf_normuon/usual",
+        ),
         ("lines divided", "z / (‖z‖ + ε)", altered(rewired(Lines, __call__=_over)), "row_norm/* column_norm/*"),
     ),
     "spheres": (
-        ("retraction in another order", "centred apart, n in the factor", altered(rewired(Rotational, __call__=_retracted)), "rotational_adamw/usual rotational_lion/* rotational_sgdm/usual"),
-        ("cosine and sine", "cos φ Ŵ + sin φ D", altered(rewired(Geodesic, turn=_cosine)), "single_half_life/usual hyperball.slerp/usual"),
-        ("directions of RMS 1", "in the place of length 1", altered(rewired(Sphere, __call__=_root_mean_squares)), "single_half_life/usual hyperball/usual"),
+        (
+            "retraction in another order",
+            "centred apart, n in the factor",
+            altered(rewired(Rotational, __call__=_retracted)),
+            "rotational_adamw/usual rotational_lion/* rotational_sgdm/usual",
+        ),
+        (
+            "cosine and sine",
+            "cos φ Ŵ + sin φ D",
+            altered(rewired(Geodesic, turn=_cosine)),
+            "single_half_life/usual hyperball.slerp/usual",
+        ),
+        (
+            "directions of RMS 1",
+            "in the place of length 1",
+            altered(rewired(Sphere, __call__=_root_mean_squares)),
+            "single_half_life/usual hyperball/usual",
+        ),
     ),
     "rotations": (
-        ("left side first", "(E_out W) E_in", altered(rewired(Multiplicative, rotated=_left_first)), "pion/usual pion.cayley/usual pion.transported/usual"),
-        ("series from left to right, or solved", "(W + W X) + ½ (W X) X", altered(rewired(Multiplicative, _right=_right)), "pion/usual pion.cayley/usual pion.transported_cayley/usual"),
+        (
+            "left side first",
+            "(E_out W) E_in",
+            altered(rewired(Multiplicative, rotated=_left_first)),
+            "pion/usual pion.cayley/usual pion.transported/usual",
+        ),
+        (
+            "series from left to right, or solved",
+            "(W + W X) + ½ (W X) X",
+            altered(rewired(Multiplicative, _right=_right)),
+            "pion/usual pion.cayley/usual pion.transported_cayley/usual",
+        ),
     ),
     "curvature and targets": (
         ("clipped before division", "clip(z, ±p) / p", altered(rewired(Clipped, __call__=_clipped_first)), "sophia/*"),
-        ("right root first", "root_L (z root_R)", altered(rewired(Rooted, __call__=_right_first)), "shampoo/usual shampoo.uncorrected/usual"),
-        ("root by a power", "λ^(−1/4) of the library's eigenvectors", altered(rewired(Factors, root=_power)), "shampoo/usual shampoo.always/usual"),
-        ("whole equation", "solved in float64", altered(rewired(Held, solve=_whole_root)), "adamw.held/usual lion.held/usual"),
+        (
+            "right root first",
+            "root_L (z root_R)",
+            altered(rewired(Rooted, __call__=_right_first)),
+            "shampoo/usual shampoo.uncorrected/usual",
+        ),
+        (
+            "root by a power",
+            "λ^(−1/4) of the library's eigenvectors",
+            altered(rewired(Factors, root=_power)),
+            "shampoo/usual shampoo.always/usual",
+        ),
+        (
+            "whole equation",
+            "solved in float64",
+            altered(rewired(Held, solve=_whole_root)),
+            "adamw.held/usual lion.held/usual",
+        ),
     ),
-}  # fmt: skip
+}
