@@ -8,19 +8,23 @@ import numpy as np
 import pytest
 
 from dualopt.catalog import ENTRIES
+from dualopt.counts import complement
 from dualopt.directions.norm_balls import NORMS
 from dualopt.errors import RecipeError
-from dualopt_conformance import mutants
-from dualopt_conformance.alterations import Mutant, altered, arithmetic, bfloat16, marked
+from dualopt.motion import MOTIONS
+from dualopt.motion.rotational import LISTING, Rotational
+from dualopt_conformance import cases, mutants
+from dualopt_conformance.alterations import Maker, Mutant, altered, arithmetic, bfloat16, having, marked
 from dualopt_conformance.budgets import judge
-from dualopt_conformance.cases import CASES, Case, chosen
+from dualopt_conformance.cases import CASES, SITUATIONS, Case, chosen
 from dualopt_conformance.mutants import MUTANTS, REWRITES, WRONG, examine, examine_all, reference
 from dualopt_conformance.rearranged import flushed, fused
 from dualopt_conformance.walk import LATE
 
 PARTS = (
     "signal", "memory", "readout", "bias correction", "elementwise direction", "norm ball", "counts", "clock",
-    "schedule", "shrink", "motion", "pooling", "views", "state", "storage",
+    "schedule", "shrink", "motion", "pooling", "views", "state", "storage", "scaled rows", "symmetry", "spectrum",
+    "curvature", "average", "sphere", "rotation", "target",
 )  # fmt: skip
 
 
@@ -40,10 +44,16 @@ def test_a_wrong_optimizer_is_caught(mutant: Mutant) -> None:
 
 @pytest.mark.parametrize("mutant", REWRITES, ids=lambda m: m.name)
 def test_a_legitimate_rewrite_passes(mutant: Mutant) -> None:
-    found = examine(mutant)
+    found = examine(mutant, updates=3)
     assert not found.caught, found
     assert found.right
     assert found.case
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mutant", REWRITES, ids=lambda m: m.name)
+def test_a_legitimate_rewrite_passes_to_the_end(mutant: Mutant) -> None:
+    assert not examine(mutant).caught
 
 
 def test_the_table() -> None:
@@ -57,12 +67,39 @@ def test_the_table() -> None:
     assert [m.legitimate for m in MUTANTS] == [False] * len(WRONG) + [True] * len(REWRITES)
 
 
+FURTHER = {  # options that only a mistake makes large enough to be seen
+    "polargrad.damped": {**CASES["polargrad/usual"].table, "eps": 0.04},
+    "rotational_adamw.damped": {**CASES["rotational_adamw.literal/usual"].table, "rotation_eps": 0.1},
+    "shampoo.rarely": {**CASES["shampoo/usual"].table, "root_interval": 2000.0},
+}
+SEEN_THERE = (
+    ("ε for its root", "polargrad.damped", altered(scalars=lambda k, a: {"root_eps": k["eps"]})),
+    ("listing for literal", "rotational_adamw.damped", altered(having(Rotational, algorithm=LISTING))),
+    (
+        "roots in every update",
+        "shampoo.rarely",
+        altered(scalars=lambda k, a: {"fresh": 1.0, "c_f": complement(512, a["second_memory_half_life"])}),
+    ),
+)
+
+
+@pytest.mark.parametrize(("name", "variant", "step"), SEEN_THERE, ids=[name for name, *_ in SEEN_THERE])
+def test_a_wrong_optimizer_is_caught_in_a_variant_of_its_own(
+    name: str, variant: str, step: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case(variant, FURTHER[variant], SITUATIONS["usual"])
+    monkeypatch.setitem(cases.EVERY, case.id, case)  # type: ignore[arg-type]
+    monkeypatch.setitem(cases.CASES, case.id, case)  # type: ignore[arg-type]
+    assert examine(Mutant(name, "", "", step, (case.id,))).caught
+    assert not examine(Mutant("nothing", "", "", altered(), (case.id,), legitimate=True), updates=3).caught
+
+
 def test_every_row_and_norm_is_hit() -> None:
     tables = [case.table for m in WRONG for case in tried_on(m)]
     assert {t["optimizer"] for t in tables} == set(ENTRIES)
+    assert {str(t.get("motion", ENTRIES[t["optimizer"]].motion)) for t in tables} == set(MOTIONS)
     assert {t["norm"] for t in tables if "norm" in t} == set(NORMS)
-    geometries = {case.table["optimizer"] for m in REWRITES for case in tried_on(m)}
-    assert geometries >= {"sgdm", "rmsprop", "sign_sgdm", "adamw", "adam_l2", "lion", "muon", "scionc"}
+    assert {case.table["optimizer"] for m in REWRITES for case in tried_on(m)} == set(ENTRIES)
     assert {case.dtype for m in WRONG for case in tried_on(m)} == {"float32", "bfloat16", "float16"}
 
 
@@ -112,7 +149,7 @@ def test_the_reference_is_kept() -> None:
 
 
 def test_examine_all_tells_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    two = (WRONG[0], REWRITES[1])
+    two = (WRONG[0], REWRITES[-1])
     monkeypatch.setattr(mutants, "MUTANTS", two)
     told: list[tuple[str, int, int]] = []
     found = examine_all(lambda name, i, n: told.append((name, i, n)))

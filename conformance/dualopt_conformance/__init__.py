@@ -11,12 +11,14 @@ What is tried
 
 What is judged
     metric         scaled ULP, bit differences, normwise error
-    arithmetic, bounded, bounds, polar_bounds, forms, batches, budgets, judgement
+    arithmetic, bounded, origins, bounds, reductions, forms, batches, budgets, judgement
                    what one update may give: running error bounds over the core itself
+    polar_bounds, factorised, followed, folded
+                   the same through iterations, factorisations and microbatches
     whitelist      a namespace that refuses what the exact tier may not use
     bench, bitwise, gate, drift, checks
                    the checks of a case in each tier
-    mutants, rewrites, wrong*, alterations, rearranged, mutation_table
+    mutants, rewrites, rewritten_parts, wrong*, alterations, rearranged, mutation_table
                    wrong optimizers that must be caught, right ones that must pass
 
 What travels

@@ -82,6 +82,19 @@ def exchanged(kind: type[Any], part: Any) -> RowChange:
     return within
 
 
+def having(kind: type[Any], **changed: Any) -> RowChange:
+    """A row in which the parts that are a `kind` have other fields."""
+
+    def within(x: Any) -> Any:
+        if isinstance(x, kind):
+            return replace(x, **changed)
+        if is_dataclass(x) and not isinstance(x, type):
+            return replace(x, **{f.name: within(getattr(x, f.name)) for f in fields(x)})
+        return x
+
+    return within
+
+
 def altered(
     *rows: RowChange,
     action: Callable[[Action], Mapping[str, Any]] | None = None,

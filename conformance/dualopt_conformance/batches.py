@@ -58,8 +58,8 @@ def batched(
         together.setdefault(tuple(scalars[name].values()) if joins else name, []).append(name)
     members = {names[0]: tuple((name, planned.views[name].seen) for name in names) for names in together.values()}
 
-    def joined(named: Named, first: str) -> Array:
-        seen = [planned.views[name].apply(np, np.asarray(named[name])) for name, _ in members[first]]
+    def joined(named: Named, first: str, key: str = "") -> Array:
+        seen = [planned.seen(np, name, {key: np.asarray(named[name])})[key] for name, _ in members[first]]
         return np.asarray(np.concatenate([x.ravel() for x in seen]) if len(seen) > 1 else seen[0])
 
     joint = {first: joined(theta, first) for first in members}
@@ -67,7 +67,7 @@ def batched(
         replace(planned, views={first: _whole(x.shape) for first, x in joint.items()}),
         joint,
         {
-            first: {key: joined({n: s[key] for n, s in state.items()}, first) for key in state[first]}
+            first: {key: joined({n: s[key] for n, s in state.items()}, first, key) for key in state[first]}
             for first in members
         },
         {first: joined(gradient, first) for first in members},

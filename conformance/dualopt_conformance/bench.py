@@ -13,16 +13,19 @@ from dualopt.exact import exact
 from dualopt.executor import executor
 from dualopt.plan import Plan, PlannedGroup
 
+from .arithmetic import NATIVE
+from .bounds import Bounds
 from .budgets import Allowed, allowed, judge
 from .cases import Case
 from .digests import spoken, tensors_of
 from .experiments import restarted
 from .manifest import NotComparableError, Record
-from .metric import scaled_ulp
+from .metric import scaled_ulp, ulp
 from .verdict import FAIL, FLUSHED, PASS, Check, Finding
 from .walk import Arrays, Moment, States, by_scalars, checkpoints, start
 
 Array = np.ndarray[Any, Any]
+_BEGIN = Bounds((NATIVE,))
 
 
 @dataclass(frozen=True)
@@ -106,12 +109,12 @@ class Bench:
     def budget(self, tensor: str) -> float:
         """B: the largest derived bound of a tensor in lockstep, in the unit of `judge`.
 
-        Where errors circulate B is the largest of the parameter's tensors.
+        Where errors circulate B is the largest of the parameter's tensors. What the state begins with counts, too.
         """
         if not self.allowed:
             return 0.0
         name, circulate = tensor.partition("/")[0], self.circulates
-        return max(
+        within = max(
             (
                 judge(one, one.value.astype(np.float32)).derived
                 for place, one in self.allowed.items()
@@ -119,11 +122,47 @@ class Bench:
             ),
             default=0.0,
         )
+        return max(within, self._begun(tensor))
+
+    def by_norm(self, tensor: str) -> bool:
+        """True if it is measured as a matrix: θ of rows with products, and what has a bound in the Frobenius norm."""
+        if self.case.spectral and "/" not in tensor:
+            return True
+        return any(one.by_matrix for place, one in self.allowed.items() if place.tensor == tensor)
+
+    def unjudged(self, tensor: str) -> bool:
+        """True if its bound was vacuous in lockstep, or that of a state array from which it is made."""
+        idle = {place.tensor for place, one in self.allowed.items() if one.vacuous.any()}
+        made_from = tensor + "/" if "/" not in tensor and self.circulates else tensor
+        return tensor in idle or any(other.startswith(made_from) for other in idle)
+
+    def _begun(self, tensor: str) -> float:
+        """The bound of a tensor of the state before the first update."""
+        name, _, key = tensor.partition("/")
+        view, theta = self.planned.views[name], self.case.parameters()[name]
+        if not key or not theta.size:
+            return 0.0
+        with np.errstate(all="ignore"):
+            begun = self.planned.row.init(_BEGIN, _BEGIN.array(view.apply(np, theta)))[key]
+            return float(np.max(begun.e[0] / ulp(begun.s, "float32"), initial=0.0))
 
     def undecided(self, tensor: str, update: int) -> Array | None:
-        """Elements of θ whose sign or mask rounding may have turned by then; None for state."""
-        first = self.known.get(f"{self.case.id}/undecided/{tensor}")
-        return None if first is None else (first > 0) & (first <= update)
+        """Elements of θ, and of what the motion keeps of it, whose sign or mask rounding may have turned by then."""
+        name, _, key = tensor.partition("/")
+        first = self.known.get(f"{self.case.id}/undecided/{name}")
+        if first is None or (key and key not in self._moving):
+            return None
+        turned = np.asarray((first > 0) & (first <= update))
+        if key not in self.planned.row.apart:
+            return turned
+        seen, shape = self.planned.views[name].apply(np, turned), self.moments[0].state_after[name][key].shape
+        lines = tuple(i for i, n in enumerate(shape) if n != seen.shape[i])
+        return np.asarray(seen.any(axis=lines, keepdims=True))
+
+    @cached_property
+    def _moving(self) -> frozenset[str]:
+        """The state keys of the motion."""
+        return frozenset(self.planned.row.motion.init(np, np.zeros((0, 0), np.float32)))
 
 
 @dataclass
@@ -135,6 +174,7 @@ class Tally:
     failed: int = 0
     flushed: int = 0
     ties: int = 0
+    unjudged: int = 0
     worst: float = 0.0
     budget: float = 0.0
     derived: float = 0.0
@@ -144,6 +184,9 @@ class Tally:
 
     def check(self, case: Case, tier: str, experiment: str, sides: tuple[str, str], note: str = "") -> Check:
         """The verdict on what was counted; comparing nothing fails."""
+        if self.unjudged:
+            told = f"{self.unjudged:,} elements not judged: their bound is as large as the update"
+            note = f"{note}; {told}" if note else told
         status = FAIL if self.failed or not self.compared else FLUSHED if self.flushed else PASS
         return Check(
             case.id, tier, experiment, sides, status, self.compared, self.differing, self.worst, self.budget,

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arithmetic import Array
+from .origins import Length, Origin, Product, Transposed, skew, within_ball
 
 if TYPE_CHECKING:
     from .bounds import Bounds
@@ -77,12 +78,14 @@ class Bounded:
         product: the part of e that is the rounding of a product just made, in arithmetics that may omit it.
         unsure: (arithmetics, *shape), or None where every decision was sure.
         norm: (arithmetics, ..., 1, 1), a further deviation of each matrix, bounded in the Frobenius norm; or None.
+            It is 0 in entries with s = 0.
         dyadic: in every evaluation all elements are 0 or ± powers of two, so that products with them are exact.
+        origin: what it was made from, see `origins`; or None.
     """
 
     __array_ufunc__ = None  # numpy leaves mixed operations to this class
     __hash__ = None  # type: ignore[assignment]  # == is elementwise
-    __slots__ = ("dyadic", "e", "norm", "product", "s", "unsure", "x", "xp")
+    __slots__ = ("dyadic", "e", "norm", "origin", "product", "s", "unsure", "x", "xp")
 
     def __init__(
         self,
@@ -95,9 +98,10 @@ class Bounded:
         unsure: Array | None = None,
         norm: Array | None = None,
         dyadic: bool = False,
+        origin: Origin | None = None,
     ) -> None:
         self.xp, self.x, self.s, self.e = xp, x, s, e
-        self.product, self.unsure, self.norm, self.dyadic = product, unsure, norm, dyadic
+        self.product, self.unsure, self.norm, self.dyadic, self.origin = product, unsure, norm, dyadic, origin
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -119,16 +123,26 @@ class Bounded:
         """The same with `norm` moved into e: no element deviates by more than its matrix."""
         if self.norm is None:
             return self
-        return Bounded(self.xp, self.x, self.s, self.e + self.norm, unsure=self.unsure)
+        return Bounded(self.xp, self.x, self.s, self.e + self.norm * (self.s > 0), unsure=self.unsure)
 
     def __getitem__(self, at: Any) -> Bounded:
         at = at if isinstance(at, tuple) else (at,)
-        whole = self.ndim > 2 and len(at) == 2 and isinstance(at[0], int) and at[1] is ...  # one of a stack
-        a = self if whole else self.elementwise()
-        inner = (slice(None), *at)
+        inner, lead = (slice(None), *at), self._lead(at)
+        a = self if lead is not None else self.elementwise()
         unsure = None if a.unsure is None else a.unsure[inner]
-        norm = None if a.norm is None else a.norm[inner]
+        norm = None if a.norm is None or lead is None else np.broadcast_to(a.norm, (*a.e.shape[:-2], 1, 1))[lead]
         return Bounded(a.xp, a.x[at], a.s[at], a.e[inner], unsure=unsure, norm=norm, dyadic=a.dyadic)
+
+    def _lead(self, at: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """The index of the `norm` of what `at` takes, if that is blocks of matrices, or whole ones."""
+        if self.norm is None or None in at:
+            return None
+        gap = at.index(...) if any(i is ... for i in at) else len(at)
+        given = at[:gap], at[gap + 1 :]
+        full = (*given[0], *(slice(None),) * (self.ndim - len(given[0]) - len(given[1])), *given[1])
+        if not all(isinstance(i, slice) for i in full[-2:]):
+            return None
+        return (slice(None), *full[:-2], slice(None), slice(None))
 
     def __neg__(self) -> Bounded:
         return Bounded(
@@ -159,7 +173,11 @@ class Bounded:
             most = most + xp.contracted(x.ndim)  # the product is no number of the type: adding 0 rounds it
         e = xp.flushed(x, e + xp.rounding("add", np.abs(x) + e, most))
         norm = a.norm if b.norm is None else b.norm if a.norm is None else a.norm + b.norm
-        return Bounded(xp, x, a.s + b.s, e, unsure=either(a, b, x.ndim), norm=norm)
+        longer = isinstance(a.origin, Length) and a.origin.power == 1 and operation is np.add and bool((b.x >= 0).all())
+        origin, s = a.origin if longer else None, a.s + b.s
+        if isinstance(b.origin, Transposed) and b.origin.of is a and operation is np.subtract:
+            s, e = skew(x, s, e)
+        return Bounded(xp, x, s, e, unsure=either(a, b, x.ndim), norm=norm, origin=origin)
 
     def __add__(self, other: Any) -> Bounded:
         return self._plus(other, np.add)
@@ -187,9 +205,15 @@ class Bounded:
         if a.norm is not None or b.norm is not None:
             norm = _norm_of_product(a, b, x.ndim)
         rounding = xp.rounding("shift" if a.dyadic or b.dyadic else "mul", np.abs(x) + e)
-        product = xp.omitted(rounding)
-        e = xp.flushed(x, e + rounding)
-        return Bounded(xp, x, a.s * b.s, e, product=product, unsure=either(a, b, x.ndim), norm=norm)
+        product, alone = xp.omitted(rounding), e
+        e, unsure = xp.flushed(x, e + rounding), either(a, b, x.ndim)
+        if isinstance(b.origin, Length) and b.origin.power == -1 and b.origin.of is a:
+            e, within, loose = within_ball(a, b.origin.axes, x, e, norm)
+            norm = None if norm is None else within
+            if loose.any():
+                unsure = loose if unsure is None else loose | unsure
+        origin = Product(a, b, e - alone) if a.shape == b.shape else None
+        return Bounded(xp, x, a.s * b.s, e, product=product, unsure=unsure, norm=norm, origin=origin)
 
     __rmul__ = __mul__
 
@@ -224,7 +248,10 @@ class Bounded:
             e = np.where(room > 0, (ea + np.abs(x) * eb) / room, np.inf)
             s = a.s / size
         e = xp.flushed(x, e + xp.rounding("div", np.abs(x) + e))
-        return Bounded(xp, x, s, e, unsure=either(a, b, x.ndim))
+        origin = None
+        if isinstance(b.origin, Length) and b.origin.power == 1 and bool((a.x == 1).all()) and not a.e.any():
+            origin = Length(b.origin.of, b.origin.axes, -1)
+        return Bounded(xp, x, s, e, unsure=either(a, b, x.ndim), origin=origin)
 
     def __rtruediv__(self, other: Any) -> Bounded:
         return self.xp.lift(other) / self
@@ -258,7 +285,8 @@ def _norm_of_product(a: Bounded, b: Bounded, ndim: int) -> Array:
     total: Any = 0.0
     for one, other in ((a, b), (b, a)):
         if other.norm is not None:
-            largest = aligned(np.abs(one.x) + one.e, ndim).max(axis=(-2, -1), keepdims=True)
+            size = np.where(other.s > 0, aligned(np.abs(one.x) + one.e, ndim), 0.0)
+            largest = size.max(axis=(-2, -1), keepdims=True)
             total = total + largest * aligned(other.norm, ndim)
     if a.norm is not None and b.norm is not None:
         total = total + aligned(a.norm, ndim) * aligned(b.norm, ndim)

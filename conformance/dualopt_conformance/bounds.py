@@ -4,15 +4,10 @@
     theta, state = step(xp, row, xp.array(theta), {"m": xp.array(m)}, {"gradient": xp.array(g)}, k)
 
 gives, beside the values in float64, what any evaluation of the row in either arithmetic may differ by (see
-`bounded`). Scalars are rounded to float32 first, wherever they meet an array.
+`bounded`, and `reductions` for sums and products). Scalars are rounded to float32 first, wherever they meet an array.
 
-    Σ over n terms, in any order    Σ e + γ_{n−1} Σ (|x| + e),     γ_n = n u / (1 − n u)
-    A B with k terms, likewise      e_A |B| + |A| e_B + e_A e_B + γ_k (|A| + e_A)(|B| + e_B)
-    ... by error-free slices        (2 + chunks) u |A||B| + 5k 2^-30 max|row of A| max|column of B| instead, as in
-                                    `dualopt.exact`; the larger of the two is taken
-
-`max` gives a plain array, which then counts as exact. The core uses it for one thing: to choose a power of two
-that scales an array and cancels later, and neither rounds anything.
+`max` gives a plain float32 array, which then counts as exact. The core uses it for one thing: to choose a power of
+two that scales an array and cancels later, and neither rounds anything.
 """
 
 from __future__ import annotations
@@ -23,13 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from dualopt.exact import CHUNK
-
 from .arithmetic import NORMAL, Arithmetic, Array, U
 from .bounded import Bounded, Truth, aligned, either
+from .factorised import Factorisations, frobenius
 from .metric import ulp
-
-Axis = int | tuple[int, ...] | None
+from .origins import Length, Transposed
+from .reductions import Axis, largest, product, total
 
 
 class Bounds:
@@ -41,6 +35,7 @@ class Bounds:
     def __init__(self, arithmetics: Sequence[Arithmetic]) -> None:
         self.arithmetics = tuple(arithmetics)
         self._columns: dict[tuple[str, int], Array] = {}
+        self.linalg = Factorisations(self)
         self._contracts, self._flushes = any(a.fma for a in arithmetics), any(a.flush for a in arithmetics)
 
     # ---- arrays
@@ -61,7 +56,7 @@ class Bounds:
             return other
         x = np.asarray(self.number(other) if isinstance(other, (int, float)) else other)
         dyadic = x.ndim > 0 and bool(np.isin(np.frexp(x)[0], (-0.5, 0.0, 0.5)).all())
-        none = self._column("none", x.ndim, lambda a: 0.0)
+        none = self.column("none", x.ndim, lambda a: 0.0)
         return Bounded(self, x, np.abs(x), none, dyadic=dyadic)
 
     @staticmethod
@@ -70,8 +65,13 @@ class Bounds:
 
     # ---- rounding
 
-    def _column(self, name: str, ndim: int, value: Callable[[Arithmetic], float]) -> Array:
-        """One number per arithmetic, to broadcast against bounds of arrays with `ndim` dimensions."""
+    def column(self, name: str, ndim: int, value: Callable[[Arithmetic], float] | None = None) -> Array:
+        """One number per arithmetic, to broadcast against bounds of arrays with `ndim` dimensions.
+
+        Without a `value`: the unit of the operation `name`, in u.
+        """
+        if value is None:
+            return self.column(f"unit {name}", ndim, lambda a: a.unit(name))
         if (name, ndim) not in self._columns:
             found = np.array([value(a) for a in self.arithmetics])
             self._columns[name, ndim] = found.reshape((-1, *(1,) * ndim))
@@ -80,8 +80,8 @@ class Bounds:
     def rounding(self, operation: str, largest: Array, most: Array | None = None) -> Array:
         """What the operation's rounding adds if its result is at most `largest`; `most` limits it further."""
         ndim = largest.ndim - 1
-        unit = self._column(operation, ndim, lambda a: U * a.unit(operation))
-        tiny = self._column(f"least {operation}", ndim, lambda a: a.tiny(operation))
+        unit = self.column(operation, ndim, lambda a: U * a.unit(operation))
+        tiny = self.column(f"least {operation}", ndim, lambda a: a.tiny(operation))
         relative = unit * largest
         relative = relative if most is None else np.minimum(relative, most)
         return np.asarray(np.maximum(relative, np.minimum(largest, tiny)))
@@ -91,34 +91,36 @@ class Bounds:
         if not self._flushes:
             return e
         size = np.abs(x)
-        flushes = self._column("flush", x.ndim, lambda a: NORMAL if a.flush else -math.inf)
+        flushes = self.column("flush", x.ndim, lambda a: NORMAL if a.flush else -math.inf)
         return np.asarray(np.where(size - e < flushes, np.maximum(e, size), e))
 
     def omitted(self, rounding: Array) -> Array | None:
         """The rounding of a product as far as an addition may omit it."""
         if not self._contracts:
             return None
-        return self._column("fma", rounding.ndim - 1, lambda a: float(a.fma)) * rounding
+        return self.column("fma", rounding.ndim - 1, lambda a: float(a.fma)) * rounding
 
     def contracted(self, ndim: int) -> Array:
         """∞ for arithmetics in which a product may go unrounded into a sum, else 0."""
-        return self._column("contracted", ndim, lambda a: math.inf if a.fma else 0.0)
+        return self.column("contracted", ndim, lambda a: math.inf if a.fma else 0.0)
 
     def stored(self, a: Bounded, dtype: str = "float32") -> Bounded:
         """`a` as it leaves the update, rounded to its storage type."""
         e = a.e + self.rounding("store", np.abs(a.x) + a.e)
+        if a.norm is not None and not a.norm.any():
+            return Bounded(self, a.x, a.s, np.zeros_like(e), unsure=a.unsure, norm=frobenius(e))
         if dtype != "float32":
             largest = np.abs(a.x) + (e if a.norm is None else e + a.norm)
             e = e + ulp(largest, dtype) / 2
         return Bounded(self, a.x, a.s, e, unsure=a.unsure, norm=a.norm)
 
-    def _gamma(self, terms: int, ndim: int) -> Array:
+    def gamma(self, terms: int, ndim: int) -> Array:
         """γ of `terms` roundings."""
-        return self._column("add", ndim, lambda a: U * a.unit("add")) * (terms / (1 - terms * U))
+        return self.column("add", ndim, lambda a: U * a.unit("add")) * (terms / (1 - terms * U))
 
-    def _partial(self, ndim: int) -> Array:
+    def partial(self, ndim: int) -> Array:
         """What a partial sum may lose by being flushed."""
-        return self._column("partial", ndim, lambda a: NORMAL if a.flush else 0.0)
+        return self.column("partial", ndim, lambda a: NORMAL if a.flush else 0.0)
 
     def at_most(self, a: Bounded, limit: float) -> Bounded:
         """`a`, of which it is known otherwise that no evaluation exceeds `limit` in magnitude."""
@@ -132,7 +134,7 @@ class Bounds:
 
     @staticmethod
     def finfo(dtype: Any) -> Any:
-        return np.finfo(dtype)
+        return np.finfo(np.float32)
 
     def zeros(self, shape: tuple[int, ...], dtype: Any = None) -> Bounded:
         return self.exact(np.zeros(shape))
@@ -168,7 +170,10 @@ class Bounds:
         return self._moved(a, each, each if {i % a.ndim for i in axes[-2:]} == {a.ndim - 2, a.ndim - 1} else None)
 
     def matrix_transpose(self, a: Any) -> Any:
-        return self._moved(a, lambda x, _: np.swapaxes(x, -1, -2), lambda x, _: x)
+        found = self._moved(a, lambda x, _: np.swapaxes(x, -1, -2), lambda x, _: x)
+        if isinstance(a, Bounded):
+            found.origin = Transposed(a)
+        return found
 
     def _moved(self, a: Any, each: Any, norm: Any) -> Any:
         """`each` of x, s and e; `norm` of the deviation of the matrices, None if they do not stay together."""
@@ -182,31 +187,36 @@ class Bounds:
         return Bounded(self, each(a.x, ()), each(a.s, ()), e, unsure=unsure, norm=moved, dyadic=a.dyadic)
 
     def concat(self, arrays: Sequence[Any], axis: int = 0) -> Any:
-        if not isinstance(arrays[0], Bounded):
+        if not any(isinstance(a, Bounded) for a in arrays):
             return np.concatenate(arrays, axis=axis)
-        given = [a.elementwise() for a in arrays]
+        given = [self.lift(a).elementwise() for a in arrays]
         x, s = (np.concatenate([getattr(a, name) for a in given], axis=axis) for name in ("x", "s"))
         inner = axis if axis < 0 else axis + 1
         unsure = None
         if any(a.unsure is not None for a in given):
             flags = [np.zeros(a.e.shape, bool) if a.unsure is None else a.unsure for a in given]
             unsure = np.concatenate(flags, axis=inner)
-        return Bounded(self, x, s, np.concatenate([a.e for a in given], axis=inner), unsure=unsure)
+        return Bounded(self, x, s, np.concatenate([self._full(a) for a in given], axis=inner), unsure=unsure)
+
+    @staticmethod
+    def _full(a: Bounded) -> Array:
+        return np.broadcast_to(a.e, (a.e.shape[0], *a.shape))
 
     # ---- the contract: elements
 
     def abs(self, a: Any) -> Any:
         if not isinstance(a, Bounded):
             return np.abs(a)
-        a = a.elementwise()
-        return Bounded(self, np.abs(a.x), a.s, a.e, unsure=a.unsure, dyadic=a.dyadic)
+        return Bounded(self, np.abs(a.x), a.s, a.e, unsure=a.unsure, norm=a.norm, dyadic=a.dyadic)
 
     def sqrt(self, a: Bounded) -> Bounded:
         a = a.elementwise()
         x = np.sqrt(a.x)
         with np.errstate(invalid="ignore"):  # 0/0: √e, which is 0, is the smaller
             e = np.fmin(np.sqrt(a.e), a.e / (x + np.sqrt(np.maximum(a.x - a.e, 0))))
-        return Bounded(self, x, np.sqrt(a.s), e + self.rounding("sqrt", x + e), unsure=a.unsure)
+        known = isinstance(a.origin, Length) and a.origin.power == 2
+        origin = Length(a.origin.of, a.origin.axes, 1) if known else None  # type: ignore[union-attr]
+        return Bounded(self, x, np.sqrt(a.s), e + self.rounding("sqrt", x + e), unsure=a.unsure, origin=origin)
 
     def sign(self, a: Bounded) -> Bounded:
         a = a.elementwise()
@@ -221,8 +231,24 @@ class Bounds:
             if not isinstance(a, Bounded) and not isinstance(b, Bounded):
                 return np.where(condition, a, b)
             condition = Truth(np.asarray(condition), np.zeros((1, *np.shape(condition)), bool))
-        a, b = self.lift(a).elementwise(), self.lift(b).elementwise()
-        value, dyadic = condition.value, a.dyadic and b.dyadic
+        a, b = self.lift(a), self.lift(b)
+        value, sure = condition.value, not condition.unsure.any()
+        for one, chosen in ((a, value.all()), (b, not value.any())):
+            if (
+                sure
+                and chosen
+                and one.product is None
+                and one.shape == np.broadcast_shapes(a.shape, b.shape, value.shape)
+            ):
+                return one
+        norm = None
+        if sure and a.ndim == b.ndim and (a.norm is not None or b.norm is not None):  # a part of each deviation
+            norm = a.norm if b.norm is None else b.norm if a.norm is None else a.norm + b.norm
+        else:
+            a, b = a.elementwise(), b.elementwise()
+        dyadic, origin = a.dyadic and b.dyadic, None
+        if isinstance(b.origin, Length) and bool((a.x == 1).all()) and not a.e.any():
+            origin = b.origin  # 1 in the place of a length that is 0
         x, s, gap = np.where(value, a.x, b.x), np.where(value, a.s, b.s), np.abs(a.x - b.x)
         ea, eb = aligned(a.e, x.ndim), aligned(b.e, x.ndim)
         e, chosen = np.where(value, ea, eb), either(a, b, x.ndim)
@@ -231,45 +257,16 @@ class Bounds:
             s = np.where(condition.unsure.any(axis=0), np.maximum(a.s, b.s), s)
             parted = condition.unsure & (gap > ea + eb)
             chosen = parted if chosen is None else parted | chosen
-        return Bounded(self, x, s, e, unsure=chosen, dyadic=dyadic)
+        return Bounded(self, x, s, e, unsure=chosen, dyadic=dyadic, norm=norm, origin=origin)
 
     # ---- the contract: reductions
 
     @staticmethod
     def max(a: Any, axis: Axis = None, keepdims: bool = False) -> Array:
-        return np.asarray(np.max(a.x if isinstance(a, Bounded) else a, axis=axis, keepdims=keepdims))
+        return largest(a, axis, keepdims)
 
     def sum(self, a: Bounded, axis: Axis = None, keepdims: bool = False) -> Bounded:
-        axes = range(a.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
-        gone = tuple(sorted(i % a.ndim - a.ndim for i in axes))
-        n = math.prod(a.shape[i] for i in gone)
-        most = 0.0
-        if a.norm is not None and gone == tuple(range(-a.ndim, 0)):  # |Σ δ| <= √(mn) ‖δ‖, matrix by matrix
-            most = math.sqrt(math.prod(a.shape[-2:])) * a.norm.sum(axis=gone, keepdims=keepdims)
-            a = Bounded(self, a.x, a.s, a.e, unsure=a.unsure)
-        a = a.elementwise()
-        x, s, e = (np.sum(y, axis=gone, keepdims=keepdims) for y in (a.x, a.s, a.e))
-        largest = np.sum(np.abs(a.x), axis=gone, keepdims=keepdims) + e
-        ndim = e.ndim - 1
-        e = e + self._gamma(n - 1, ndim) * largest + np.minimum(largest, (n - 1) * self._partial(ndim)) + most
-        unsure = None if a.unsure is None else np.asarray(a.unsure.any(axis=gone, keepdims=keepdims))
-        return Bounded(self, x, s, e, unsure=unsure)
+        return total(self, a, axis, keepdims)
 
     def matmul(self, a: Bounded, b: Bounded) -> Bounded:
-        a, b = a.elementwise(), b.elementwise()
-        k, ndim = a.shape[-1], max(a.ndim, b.ndim)
-        ea, eb = aligned(a.e, ndim), aligned(b.e, ndim)
-        left, right = np.abs(a.x), np.abs(b.x)
-        e = left @ eb + ea @ (right + eb) if ea.any() or eb.any() else np.zeros_like(ea[..., :1])
-        largest = left @ right + e
-        lines = (left + ea).max(axis=-1, keepdims=True) * (right + eb).max(axis=-2, keepdims=True)
-        chunks = self._gamma(2 + -(-k // CHUNK), ndim)
-        slices = chunks * largest + np.sign(chunks) * (5 * k * 2.0**-30) * lines
-        tiny = self._column("least mul", ndim, lambda m: m.tiny("mul")) + self._partial(ndim)
-        e = e + np.maximum(self._gamma(k, ndim) * largest, slices) + np.minimum(largest, k * tiny)
-        unsure: Array | None = None
-        for part in (a.unsure, b.unsure):  # every element depends on all of a row and a column
-            if part is not None:
-                flags = np.broadcast_to(aligned(part, ndim).any(axis=(-2, -1), keepdims=True), e.shape)
-                unsure = np.asarray(flags if unsure is None else unsure | flags)
-        return Bounded(self, a.x @ b.x, a.s @ b.s, e, unsure=unsure)
+        return product(self, a, b)

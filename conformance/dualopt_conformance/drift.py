@@ -44,6 +44,7 @@ def free(bench: Bench, record: Record, sides: tuple[str, str]) -> Check:
     case, tally, largest = bench.case, Tally(), Scales()
     excused = case.situation.subnormal and record.flushes
     budgets = {tensor: bench.budget(tensor) for tensor in bench.tensors}
+    idle = {tensor: bench.unjudged(tensor) for tensor in bench.tensors}
     tally.derived = max(budgets.values(), default=0.0)
     for t in checkpoints(case.updates):
         drift, envelope = 0.0, 0.0
@@ -52,6 +53,9 @@ def free(bench: Bench, record: Record, sides: tuple[str, str]) -> Check:
             right = bench.known[place.of(case, "after")]
             y = pair_of(record, "fast", place.of(case, "free"), right)
             if right.size == 0:
+                continue
+            if idle[tensor]:
+                tally.unjudged += y.size
                 continue
             scale = largest.update(tensor, right)
             apart, ties = _drift(bench, tensor, t, right, y, scale)
@@ -82,13 +86,13 @@ def free(bench: Bench, record: Record, sides: tuple[str, str]) -> Check:
 
 
 def _drift(bench: Bench, tensor: str, t: int, right: Array, y: Array, scale: Array) -> tuple[Array, int]:
-    """(E of every element, ties left out). θ of rows with products is measured by norm, one E for all."""
-    if bench.case.spectral and "/" not in tensor:
+    """(E of every element, ties left out). What is measured by norm has one E for all."""
+    dtype = "float32" if "/" in tensor else bench.case.dtype
+    if bench.by_norm(tensor):
         length = float(np.linalg.norm(scale.astype(np.float64)))
         apart = float(np.linalg.norm(y.astype(np.float64) - right))
         apart = apart if math.isfinite(apart) else math.inf
-        return np.full(y.shape, apart / (_unit(bench.case.dtype) * length) if length else apart), 0
-    dtype = "float32" if "/" in tensor else bench.case.dtype
+        return np.full(y.shape, apart / (_unit(dtype) * length) if length else apart), 0
     error = scaled_ulp(right, y, scale, dtype)
     ties = bench.undecided(tensor, t)
     if ties is None:

@@ -19,9 +19,14 @@ from typing import Any
 import numpy as np
 
 from dualopt.directions.elementwise import Sign
-from dualopt.directions.norm_balls import SignBall
+from dualopt.directions.norm_balls import MATRIX, SignBall
+from dualopt.directions.polar import EXACT
+from dualopt.directions.schatten import Freon, MiMuon
 from dualopt.executor import executor
 from dualopt.memory import blend
+from dualopt.motion import Averaged
+from dualopt.motion.rotational import UNITS, Rotational
+from dualopt.motion.sphere import Sphere
 from dualopt.namespace import Backend
 from dualopt.plan import Plan, PlannedGroup, Proposal
 from dualopt.recursion import Row
@@ -53,9 +58,13 @@ ORACLE_FROM = 10  # updates; before, no error has gathered
 
 
 def decides(row: Row) -> bool:
-    """True if the row takes signs or masks, which rounding may turn."""
+    """True if the row takes signs or masks, a rank, or a gap of singular values, which rounding may turn.
+
+    Clipping and the larger of two numbers are no decisions: what they choose between is equal where it turns.
+    """
     geometry, shrink = getattr(row.direction, "geometry", None), getattr(row.motion, "shrink", None)
-    return isinstance(geometry, Sign | SignBall) or isinstance(shrink, Cautious)
+    ranked = isinstance(geometry, MiMuon | Freon) or getattr(geometry, "method", "") == EXACT
+    return ranked or isinstance(geometry, Sign | SignBall) or isinstance(shrink, Cautious)
 
 
 def judged_freely(case: Case) -> bool:
@@ -214,7 +223,8 @@ def _wide(arrays: Arrays) -> dict[str, Array]:
 
 
 def _unsure(moment: Moment) -> dict[str, Array]:
-    """Where z, or θ under a mask, is so small beside what it was computed from that rounding decides its sign."""
+    """Where the readout, or what a mask compares with it, is so small beside what it was computed from that rounding
+    decides its sign. Motions that normalise carry that to all of a row or matrix."""
     if not decides(moment.planned.row):
         return {}
     masked = isinstance(getattr(moment.planned.row.motion, "shrink", None), Cautious)
@@ -222,14 +232,31 @@ def _unsure(moment: Moment) -> dict[str, Array]:
     for name, g in moment.gradient.items():
         k, s = moment.proposal.scalars[name], moment.state_after[name]
         unsure = np.zeros(g.shape, bool)
-        if "m" in s:
+        if "m" in s and "c_mu" in k:
             z = blend(s["m"], g, np.float32(k["c_mu"]))
             scale = np.maximum(np.abs(s["m"]), np.abs(moment.state[name]["m"]))
             unsure |= _small(z, np.maximum(scale, k["c_m"] * np.abs(g)))
         if masked:
-            unsure |= _small(moment.theta[name], 1.0)
-        found[name] = unsure
+            unsure |= _small(_compared(moment, name), 1.0)
+        found[name] = _spread(moment.planned, name, unsure)
     return found
+
+
+def _compared(moment: Moment, name: str) -> Array:
+    """What shrinks: z of an average unless it is θ, and θ."""
+    motion = moment.planned.row.motion
+    at_z = isinstance(motion, Averaged) and motion.shrink_at == "z"
+    return np.asarray(moment.state[name]["z"] if at_z else moment.theta[name])
+
+
+def _spread(planned: PlannedGroup, name: str, unsure: Array) -> Array:
+    """All that is normalised together with an element that is unsure."""
+    motion, view = planned.row.motion, planned.views[name]
+    if not isinstance(motion, Rotational | Sphere) or not unsure.size:
+        return unsure
+    axis = UNITS[motion.over] if isinstance(motion, Rotational) else MATRIX
+    seen = np.asarray(view.apply(np, unsure))
+    return np.asarray(view.undo(np, np.broadcast_to(seen.any(axis=axis, keepdims=True), seen.shape)))
 
 
 def _small(x: Array, scale: Any) -> Array:

@@ -42,6 +42,7 @@ def _add(tally: Tally, found: Judgement) -> None:
     tally.failed += found.failed
     tally.flushed += found.flushed
     tally.ties += found.ties
+    tally.unjudged += found.unjudged
     tally.derived = max(tally.derived, found.derived)
     if found.worst >= tally.worst:
         tally.worst, tally.budget = found.worst, max(found.budget, tally.budget if found.worst == tally.worst else 0.0)

@@ -7,7 +7,7 @@ a spacing at 1, for matrices whose bound is normwise (see `budgets`, which deriv
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -32,6 +32,7 @@ class Allowed:
         derived: {"plain": ..., "fma": ..., "fused": ...}, the largest bound of the core's own form in each
             arithmetic, in E, unsure elements left out.
         dtype: the type that the tensor is stored in.
+        vacuous: what is not judged, as no update at all would pass; broadcasts to the tensor.
     """
 
     value: Array
@@ -42,6 +43,7 @@ class Allowed:
     unsure: Array
     derived: Mapping[str, float]
     dtype: str = "float32"
+    vacuous: Array = field(default_factory=lambda: np.zeros((), bool))
 
     @property
     def unit(self) -> Array:
@@ -63,6 +65,11 @@ def frobenius(x: Array) -> Array:
     return np.asarray(np.sqrt(np.sum(x * x, axis=MATRIX, keepdims=True)))
 
 
+def length(x: Array) -> Array:
+    """‖x‖ of each matrix, (..., 1, 1), or of an array that has none."""
+    return frobenius(x) if x.ndim > 1 else np.asarray(np.sqrt(np.sum(x * x)))
+
+
 @dataclass(frozen=True)
 class Judgement:
     """The comparison of one tensor with its bounds. Errors and budgets are in E (see `budgets`).
@@ -74,6 +81,7 @@ class Judgement:
         derived: the largest budget of the tensor.
         ties: unsure elements; they are held to a bound that covers both outcomes and do not count in `worst`.
         flushed: elements that are within bounds only if subnormal numbers are taken for zero; not in `worst`.
+        unjudged: elements whose bound is vacuous; they are not in `compared`, and only have to be finite.
         failed: elements outside, at least one for every matrix that is.
         index: the first of them (the farthest in its matrix), None if there is none.
         error, error_budget: E there, and what was allowed.
@@ -86,6 +94,7 @@ class Judgement:
     ties: int = 0
     flushed: int = 0
     failed: int = 0
+    unjudged: int = 0
     index: tuple[int, ...] | None = None
     error: float = 0.0
     error_budget: float = 0.0
@@ -130,14 +139,16 @@ def _by_matrix(allowed: Allowed, apart: Array) -> Judgement:
 def _summary(allowed: Allowed, apart: Array, error: Array, budget: Array, flushed: Array, outside: Array) -> Judgement:
     error = np.asarray(np.where(np.isnan(error), 0.0, error))  # 0/0: nothing deviates, and nothing may
     budget = np.asarray(np.where(np.isnan(budget), 0.0, budget))
-    sure = ~allowed.unsure
+    idle = np.broadcast_to(allowed.vacuous, apart.shape) & np.isfinite(apart)
+    sure, outside, flushed = ~allowed.unsure & ~idle, outside & ~idle, flushed & ~idle
     gated = np.asarray((sure & ~flushed) | outside)
     found = Judgement(
-        apart.size,
+        apart.size - int(idle.sum()),
         derived=float(np.max(budget, where=sure, initial=0.0)),
-        ties=int(allowed.unsure.sum()),
+        ties=int((allowed.unsure & ~idle).sum()),
         flushed=int(flushed.sum()),
         failed=int(outside.sum()),
+        unjudged=int(idle.sum()),
     )
     if gated.any():
         at = _at(np.where(gated, error, -1.0))

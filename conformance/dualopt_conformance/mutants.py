@@ -1,7 +1,7 @@
 """Does the lockstep gate of the fast tier catch wrong optimizers, and let the same one written differently pass?
 
-    WRONG       a single mistake each                                                  wrong_directions, wrong_motions
-    REWRITES    the same mathematics in another order, precision or instruction        rewrites
+    WRONG       a single mistake each                                     wrong_*
+    REWRITES    the same mathematics in another order, precision or instruction              rewrites, rewritten_parts
     MUTANTS     both
     examine     one of them, update by update from the reference's own state
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from dualopt.storage import rounded
 
-from . import rewrites
+from . import rewrites, rewritten_parts, wrong_moves, wrong_spectra
 from . import wrong_directions as directions
 from . import wrong_motions as motions
 from .alterations import Entry, Mutant
@@ -44,6 +44,8 @@ _PARTS: Mapping[str, tuple[Entry, ...]] = {
     "views": motions.VIEWS,
     "state": motions.STATE,
     "storage": motions.STORAGE,
+    **wrong_spectra.PARTS,
+    **wrong_moves.PARTS,
 }
 
 
@@ -56,12 +58,16 @@ def _table(parts: Mapping[str, tuple[Entry, ...]], legitimate: bool) -> tuple[Mu
 
 
 WRONG = _table(_PARTS, legitimate=False)
-REWRITES = _table(rewrites.PARTS, legitimate=True)
+REWRITES = _table({**rewrites.PARTS, **rewritten_parts.PARTS}, legitimate=True)
 MUTANTS = WRONG + REWRITES
 
 
-def examine(mutant: Mutant) -> Mutation:
+def examine(mutant: Mutant, updates: int | None = None) -> Mutation:
     """The first tensor that the gate rejects; if it rejects none, the one that comes nearest to its budget.
+
+    Args:
+        mutant: what is tried.
+        updates: only the first ones of every case; None: all that lockstep has.
 
     Raises:
         ValueError: the mutant breaks down: a result is not finite, so what is caught is not its mistake.
@@ -70,13 +76,15 @@ def examine(mutant: Mutant) -> Mutation:
     for case in chosen(mutant.cases).values():
         step, compared = mutant.step(), 0
         for moment, permitted in reference(case.id):
+            if updates is not None and moment.update > updates:
+                break
             planned = moment.planned
             with np.errstate(under="ignore", over="ignore"):
                 moved = step(planned, moment.theta, moment.state, moment.gradient, moment.proposal)
             for name, (theta, state) in moved.items():
                 found = {**state, "": rounded(np.asarray(theta), case.dtype)}
                 for key, bounds in permitted[name].items():
-                    y = planned.views[name].apply(np, np.asarray(found[key]))
+                    y = planned.seen(np, name, {key: np.asarray(found[key])})[key]
                     if not np.isfinite(y).all():
                         raise ValueError(f"{mutant.name}: {case.id} gives numbers that are not finite")
                     judged = judge(bounds, y)

@@ -26,9 +26,17 @@ _FIRST = "sgdm/* sgdm.nesterov/usual lion/* sign_sgdm/usual"
 _SECOND = "adamw/* adamw.long/usual adamw.cautious/usual adam_l2/usual rmsprop/* rmsprop.corrected/usual"
 _POLAR = "muon/usual muon/underflow scionc/usual scionc.spectral_conv/usual"
 _LINES = "scionc.column/usual scionc.row/usual scionc.frobenius/usual scionc.bias_rms/usual"
-_POOLED = "*.target/usual"
-_SUMS = f"{_POLAR} {_LINES} {_POOLED}"
-_ALL = f"{_FIRST} {_SECOND} {_SUMS} scionc/bfloat16"
+_POOLED = "*.target/usual *.held/usual"
+_ITERATED = "normuon/usual sf_normuon/usual polargrad/usual hybrid_polargrad/usual regularized_muon/usual kaon/usual"
+_FACTORISED = "mimuon/usual freon/usual shampoo/usual pion.cayley/usual"
+_TURNED = "pion/usual pion.transported/usual rotational_*/usual single_half_life/usual hyperball/usual"
+_NEWER = f"{_ITERATED} {_FACTORISED} {_TURNED} row_norm/usual column_norm/usual sophia/usual sf_adamw/usual"
+_SUMS = f"{_POLAR} {_LINES} {_POOLED} {_ITERATED} {_FACTORISED} {_TURNED}"
+_ALL = f"{_FIRST} {_SECOND} {_POLAR} {_LINES} {_POOLED} {_NEWER} scion/usual scionc/bfloat16"
+_ADDITIVE = (
+    f"{_FIRST} {_SECOND} {_POLAR} {_LINES} *.target/usual {_ITERATED} mimuon/usual freon/usual shampoo/usual "
+    "row_norm/usual column_norm/usual sophia/usual scionc/bfloat16"
+).replace("sf_normuon/usual ", "")
 
 PARTS: Mapping[str, tuple[Entry, ...]] = {
     "nothing": (("nothing", "the reference itself", altered(), _ALL),),
@@ -95,7 +103,7 @@ PARTS: Mapping[str, tuple[Entry, ...]] = {
             "shrunk weights first",
             "(θ − c_a θ) + η u",
             motion(lambda theta, u, lost, k: (theta - lost) + k["eta"] * u),
-            _ALL,
+            _ADDITIVE,
         ),
         (
             "textbook motion",
@@ -107,7 +115,7 @@ PARTS: Mapping[str, tuple[Entry, ...]] = {
             "fused motion",
             "θ + fma(η, u, −c_a θ)",
             motion(lambda theta, u, lost, k: theta + fused(k["eta"], u, -lost)),
-            _ALL,
+            _ADDITIVE,
         ),
         (
             "mask by the product of signs",
@@ -128,8 +136,18 @@ PARTS: Mapping[str, tuple[Entry, ...]] = {
         ("sums in float64", "rounded once", summed(lambda x: np.sum(x, axis=-1, dtype=np.float64)), _SUMS),
     ),
     "products": (
-        ("native products", "the library's", multiplied(np.matmul), f"{_POLAR} scionc/bfloat16"),
-        ("products in float64", "rounded once", multiplied(rearranged.wide_product), f"{_POLAR} scionc/bfloat16"),
+        (
+            "native products",
+            "the library's",
+            multiplied(np.matmul),
+            f"{_POLAR} {_ITERATED} {_FACTORISED} pion/usual scionc/bfloat16",
+        ),
+        (
+            "products in float64",
+            "rounded once",
+            multiplied(rearranged.wide_product),
+            f"{_POLAR} {_ITERATED} pion/usual scionc/bfloat16",
+        ),
     ),
     "views": (
         ("parameters apart", "nothing is stacked", altered(apart=True), f"{_FIRST} {_SECOND} {_POLAR} {_LINES}"),

@@ -178,7 +178,7 @@ VIEWS: tuple[Entry, ...] = (
         "kernel by positions",
         "out·in × k instead of out × in·k",
         altered(view=wrong.kernel_positions),
-        "scionc.row/usual",
+        "scionc.spectral_conv/usual",
     ),
     (
         "kernel unfolded otherwise",

@@ -29,7 +29,7 @@ from ..clock import Clock
 from ..counts import complement
 from ..memory import Memories, Readout, blend
 from ..part import Stage, in_channel, key
-from ..recursion import Action, Arrays, Namespace, Scalars, Shape
+from ..recursion import Action, Array, Arrays, Namespace, Scalars, Shape
 from ..scaling import unit
 from .norm_balls import MATRIX, MUON_SCALES, SCALES
 from .polar import polar
@@ -71,11 +71,15 @@ class PolarRows(Stage):
         s = self.first(xp, state, g, k)
         for channel, x in g.items():
             z = self.read(xp, in_channel(s, ("m",), channel), x, k)
-            o = polar(xp, z, self.method)
+            o = self.factor(xp, z)
             mean = xp.sum(o * o, axis=-1, keepdims=True) * (1 / o.shape[-1])
             v = key("v", channel)
             s |= {v: blend(state[v], mean, k["c_rows"]), key("o", channel): o}
         return s
+
+    def factor(self, xp: Namespace, z: Array) -> Array:
+        """O."""
+        return polar(xp, z, self.method)
 
 
 @dataclass(frozen=True)

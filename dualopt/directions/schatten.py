@@ -62,8 +62,12 @@ class Regularized(Spectral):
     def __call__(self, xp: Namespace, z: Array, s: Arrays, k: Scalars) -> Array:
         x = unit(xp, z, (-2, -1)) if self.relative else z
         square = x[..., : x.shape[-1], :] if tall(x) else x[..., : x.shape[-2]]
-        o = polar(xp, augmented(xp, x, k["smoothing"] * identity(xp, square)), self.method, self.way)
+        o = self.factor(xp, augmented(xp, x, k["smoothing"] * identity(xp, square)))
         return -o[..., : z.shape[-2], : z.shape[-1]]
+
+    def factor(self, xp: Namespace, x: Array) -> Array:
+        """The polar factor of the augmented matrix."""
+        return polar(xp, x, self.method, self.way)
 
 
 @dataclass(frozen=True)
@@ -113,10 +117,14 @@ class Freon(Spectral):
     exponent: float = 2 / 3
 
     def __call__(self, xp: Namespace, z: Array, s: Arrays, k: Scalars) -> Array:
-        q = 2 * (1 - self.exponent)
         u, sigma, vh = svd(xp, unit(xp, z, (-2, -1)))
+        return -weighted(xp, u, self.weights(xp, sigma, kept(xp, sigma, z.shape)), vh)
+
+    def weights(self, xp: Namespace, sigma: Array, present: Array) -> Array:
+        """(σ/σ̄)^(q−1) of the singular values (..., k) that are `present`, 0 for the others."""
+        q = 2 * (1 - self.exponent)
         one, largest = xp.ones_like(sigma), xp.max(sigma, axis=-1, keepdims=True)
-        zero, present = xp.zeros_like(one), kept(xp, sigma, z.shape)
+        zero = xp.zeros_like(one)
         x = xp.where(present, sigma * (one[..., :1] / xp.where(largest == 0, one[..., :1], largest)), one)  # <= 1
         share = over_count(xp, present, one)
         if q == 0:  # the product of k-th roots over σ
@@ -125,7 +133,7 @@ class Freon(Spectral):
             mean = share * xp.sum(xp.where(present, power(xp, x, q), zero), axis=-1, keepdims=True)
             mean = xp.where(mean == 0, xp.ones_like(mean), mean)
             weights = power(xp, x, q - 1) * power(xp, mean, (1 - q) / q)
-        return -weighted(xp, u, xp.where(present, weights, zero), vh)
+        return xp.where(present, weights, zero)
 
 
 @dataclass(frozen=True)
@@ -139,9 +147,12 @@ class Kaon(Spectral):
     iterations: int = 5
 
     def __call__(self, xp: Namespace, z: Array, s: Arrays, k: Scalars) -> Array:
-        x = unit(xp, z, (-2, -1))
+        return -((1 / 1.175) * self.iterated(xp, unit(xp, z, (-2, -1))))
+
+    def iterated(self, xp: Namespace, x: Array) -> Array:
+        """The map, T times."""
         for _ in range(self.iterations):
             r = gram(xp, x)
             y = x - (xp.matmul(x, r) if tall(x) else xp.matmul(r, x))
             x = 4.1 * (y - (xp.matmul(y, r) if tall(y) else xp.matmul(r, y)))
-        return -((1 / 1.175) * x)
+        return x

@@ -55,8 +55,8 @@ def centred(xp: Namespace, x: Array) -> Array:
     return x - xp.sum(x * (1 / x.shape[-2]), axis=-2, keepdims=True)
 
 
-def damped_polar(xp: Namespace, x: Array, root_eps: float | Array, method: str) -> Array:
-    """x (xᵀx + εI)^(−1/2) for x (..., m, n), from √ε."""
+def damped(xp: Namespace, x: Array, root_eps: float | Array) -> Array:
+    """[x; √ε I] of a tall x (..., m, n), [x, √ε I] of a wide one, from √ε."""
     m, n = x.shape[-2:]
     side = min(m, n)
     corner = xp.zeros_like(x[..., :side, :side])
@@ -65,9 +65,13 @@ def damped_polar(xp: Namespace, x: Array, root_eps: float | Array, method: str) 
     )  # its rows, one after another, are I and a tail
     flat = xp.reshape(ragged, (*x.shape[:-2], side * (side + 1)))[..., : side * side]
     damping = root_eps * xp.reshape(flat, corner.shape)
-    if m >= n:
-        return polar(xp, xp.concat([x, damping], axis=-2), method)[..., :m, :]
-    return polar(xp, xp.concat([x, damping], axis=-1), method)[..., :n]
+    return xp.concat([x, damping], axis=-2 if m >= n else -1)
+
+
+def damped_polar(xp: Namespace, x: Array, root_eps: float | Array, method: str) -> Array:
+    """x (xᵀx + εI)^(−1/2) for x (..., m, n), from √ε."""
+    m, n = x.shape[-2:]
+    return polar(xp, damped(xp, x, root_eps), method)[..., :m, :n]
 
 
 def nuclear(xp: Namespace, x: Array, orth: Array, least: float | Array, power: str) -> Array:
@@ -124,11 +128,15 @@ class Spectral(Stage):
         x = centre(xp, z)
         if self.rows == BEFORE:
             x = centre(xp, unit(xp, x, -1, k["eps"]))
-        orth = damped_polar(xp, x, k["root_eps"], self.method)
+        orth = self.orth(xp, x, k)
         u = nuclear(xp, x, orth, k["eps"], self.power) * orth
         if self.rows == AFTER:
             u = unit(xp, u, -1, k["eps"])
         return -centre(xp, u)
+
+    def orth(self, xp: Namespace, x: Array, k: Scalars) -> Array:
+        """orth(x)."""
+        return damped_polar(xp, x, k["root_eps"], self.method)
 
 
 def _same(xp: Namespace, x: Array) -> Array:

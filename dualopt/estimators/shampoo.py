@@ -184,10 +184,14 @@ class Factors(Memories):
             if f"{name}_vectors" in g:
                 root = inverse_root(xp, g[f"{name}_values"], g[f"{name}_vectors"], g[f"{name}_error"])
             else:
-                root = inverse_root(xp, *spectrum(xp, s[side], k), None)
+                root = self.root(xp, s[side], k)
             kept = state[f"root_{side}"]
             s[f"root_{side}"] = xp.where(xp.zeros_like(kept) + k["fresh"] > 0, root, kept)
         return s
+
+    def root(self, xp: Namespace, factor: Array, k: Scalars) -> Array:
+        """(r_f F + ε)^(−1/4)."""
+        return inverse_root(xp, *spectrum(xp, factor, k), None)
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,9 @@ class Sphere(Stage):
 
     def __call__(self, xp: Namespace, theta: Array, u: Arrays, s: Arrays, k: Scalars) -> tuple[Array, Arrays]:
         w, along = unit(xp, theta, MATRIX), unit(xp, u[AMBIENT], MATRIX)
-        turned, moves = self.turn(xp, w, along, k)
+        turned, moving = self.turn(xp, w, along, k)
         moved = (entries_root(theta) * s["R"]) * unit(xp, turned, MATRIX)
-        return xp.where(moves, moved, theta), s
+        return xp.where(moving, moved, theta), s
 
     def turn(self, xp: Namespace, w: Array, along: Array, k: Scalars) -> tuple[Array, Array]:
         """(the new direction, of any length; whether it is another one, (..., 1, 1)). Both of length 1 or 0."""
@@ -63,8 +63,9 @@ class Sphere(Stage):
         return theta
 
 
-def _moves(xp: Namespace, x: Array) -> Array:
-    return xp.max(xp.abs(x), axis=MATRIX, keepdims=True) > 0
+def moves(xp: Namespace, x: Array) -> Array:
+    """Which matrices of x are not 0."""
+    return xp.sum(xp.abs(x), axis=MATRIX, keepdims=True) > 0
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,13 @@ class Geodesic(Sphere):
         return float(clock.q * action["step"])
 
     def turn(self, xp: Namespace, w: Array, along: Array, k: Scalars) -> tuple[Array, Array]:
+        d = self.ahead(xp, w, along)
+        return w + (k["s_turn"] * d - k["c_turn"] * w), moves(xp, d)
+
+    def ahead(self, xp: Namespace, w: Array, along: Array) -> Array:
+        """D/‖D‖."""
         # Projected twice: where little of u is tangent, the rounding of the first is a visible part of D.
-        d = unit(xp, tangent(xp, tangent(xp, along, w, MATRIX), w, MATRIX), MATRIX)
-        return w + (k["s_turn"] * d - k["c_turn"] * w), _moves(xp, d)
+        return unit(xp, tangent(xp, tangent(xp, along, w, MATRIX), w, MATRIX), MATRIX)
 
 
 @dataclass(frozen=True)
@@ -127,4 +132,4 @@ class Hyperball(Sphere):
 
     def turn(self, xp: Namespace, w: Array, along: Array, k: Scalars) -> tuple[Array, Array]:
         turned = w + k["eta"] * along
-        return turned, _moves(xp, turned) & _moves(xp, along)
+        return turned, moves(xp, turned) & moves(xp, along)

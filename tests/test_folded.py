@@ -1,0 +1,39 @@
+"""Updates of several microbatches lie within their derived bounds, and wrong folds do not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dualopt_conformance import folded
+from dualopt_conformance.cases import STREAMS
+from dualopt_conformance.folded import FOLDS, FOLLOWED, WrongFold, examined, updated
+from dualopt_conformance.judgement import judge
+from dualopt_conformance.walk import driven
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_evaluations_lie_inside(name: str) -> None:
+    """In the exact tier, and with numpy's own sums, products and factorisations."""
+    case = FOLLOWED[name]
+    judged = list(examined(lambda row: row, case, 3))
+    for m in driven(case, "numpy", "exact", 3):
+        limits = folded.allowed(case, m)
+        with np.errstate(all="ignore"):
+            for tensor, keys in updated(np, case, m, m.planned.row):
+                judged += [(tensor, judge(limits[tensor][key], np.asarray(y))) for key, y in keys.items()]
+    assert not [place for place, j in judged if j.failed]
+    assert sum(j.compared for _, j in judged) > 10 * sum(j.unjudged for _, j in judged)
+
+
+@pytest.mark.parametrize("wrong", FOLDS, ids=lambda w: w.name)
+def test_a_wrong_fold_is_caught(wrong: WrongFold) -> None:
+    assert any(j.failed for _, j in examined(wrong.change, STREAMS[wrong.case]))
+
+
+def test_every_estimator_is_hit() -> None:
+    tried = {STREAMS[w.case].table.get("estimator", "std") for w in FOLDS}
+    followed = {case.table.get("estimator", "std") for case in FOLLOWED.values()}
+    assert tried == followed
+    left_out = set(STREAMS) - set(FOLLOWED)
+    assert left_out == {"shampoo.inv/usual", "shampoo.full/usual"}  # compared bit by bit
