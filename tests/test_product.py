@@ -65,21 +65,21 @@ def alternatives(key: str, default: Any) -> list[Any]:
 def combinations(name: str, motion: str) -> Iterator[tuple[dict[str, Any], bool]]:
     """(options, whether they are of the full product only) of a row under a motion.
 
-    A part of the product is enough from day to day: with a motion that is not the row's own what the row itself
-    reads stays at its defaults.
+    A part of the product is enough from day to day: a row in all its options as published, and as it stands under
+    every other motion.
     """
     uses, own = ENTRIES[name].under(motion), motion == ENTRIES[name].motion
     norms = COORDINATES["norm"].choices if "norm" in uses else (None,)
     plain = {} if own else {"motion": motion}
     for norm, shrink in itertools.product(norms, SHRINKS):
-        usual = norm == uses.get("norm") or (own and not shrink)
+        usual = (norm == uses.get("norm") and (own or not shrink)) or (own and not shrink)
         yield plain | shrink | ({} if norm is None or norm == uses.get("norm") else {"norm": norm}), not usual
     for key, default in uses.items():
         if key not in PRODUCT:
             for value in alternatives(key, default):
-                yield plain | {key: value}, not own and key not in WAYS[motion].defaults
+                yield plain | {key: value}, not own
     for rule in applicable(uses):
-        yield plain | dict(rule.example), False
+        yield plain | dict(rule.example), not own
 
 
 def named(options: dict[str, Any]) -> str:
