@@ -89,6 +89,8 @@ class Bench:
     @cached_property
     def circulates(self) -> bool:
         """True if a state array is made from θ or from another one (found out by trying), so that errors pass on."""
+        if not self.moments:
+            return False
         m = self.moments[0]
         step = by_scalars(executor(exact(np)))
 

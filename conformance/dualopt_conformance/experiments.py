@@ -81,7 +81,7 @@ def reference(
     """start, after, undecided and, unless it is not wanted, oracle of a case, and its digests.
 
     Args:
-        case: with microbatches it has neither start nor oracle, since nothing is judged by them.
+        case: with microbatches it has neither start, undecided nor oracle, since nothing is judged by them.
         updates: the length; that of the case if unsaid.
         oracle: with the float64 runs.
         run: in whose place numpy's own is taken if unsaid.
@@ -105,7 +105,8 @@ def reference(
         before = moment.theta_after, moment.state_after
         digests.append(digest_of(*before))
     out["digests"] = np.array(digests, np.uint64)
-    out |= {f"undecided/{name}": x for name, x in undecided.items()}
+    if not case.streams:
+        out |= {f"undecided/{name}": x for name, x in undecided.items()}
     named = {f"{case.id}/{key}": x for key, x in out.items()}
     return named | oracles(case, length) if oracle and has_oracle(case) else named
 

@@ -27,7 +27,7 @@ FILE = "pins.json"
 
 @lru_cache(maxsize=1)
 def pinned() -> Mapping[str, Any]:
-    """{case id: {"inputs": SHA-256, "undecided": SHA-256, "digests": {update: 16 hexadecimal digits}}}."""
+    """{case id: {"inputs": SHA-256, "undecided": SHA-256 or null, "digests": {update: 16 hexadecimal digits}}}."""
     found: Mapping[str, Any] = json.loads(files(__package__).joinpath(FILE).read_text(encoding="utf-8"))
     return found
 
@@ -56,7 +56,7 @@ def make(case: Case) -> dict[str, Any]:
     digests = made[f"{case.id}/digests"]
     return {
         "inputs": case.inputs_digest(),
-        "undecided": hashes(made)[f"{case.id}/undecided"],
+        "undecided": hashes(made).get(f"{case.id}/undecided"),
         "digests": {str(t): f"{int(digests[t - 1]):016x}" for t in at(case)},
     }
 
