@@ -126,14 +126,14 @@ def made(xp: Bounds, z: Bounded, found: Spectrum, weights: Array, norm: Array, l
     """U diag(w) Vᵀ within `norm`, and in any case of matrices whose singular values are at most `largest`."""
     x = found.joined(weights)
     most = frobenius(x) + 2.0 * largest * np.sqrt(min(x.shape[-2:]))
-    loose, undecided = found.undecided | ~(norm <= most), found.undecided
+    undecided, said = found.undecided, np.where(norm <= most, norm, np.inf)
     unsure = np.broadcast_to(undecided, (len(xp.arithmetics), *x.shape)) if undecided.any() else None
     return Bounded(
         xp,
         x,
         np.abs(x) + live(z),
         np.zeros((len(xp.arithmetics), *x.shape)),
-        norm=np.where(loose, most, norm) * (found.possible.any(axis=-1)[..., None, None]),
+        norm=np.where(found.possible.any(axis=-1)[..., None, None], np.where(undecided, most, said), 0.0),
         unsure=unsure,
     )
 

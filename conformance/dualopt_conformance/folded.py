@@ -48,7 +48,8 @@ def updated(
     xp: Namespace, case: Case, m: Moment, row: Row, array: Callable[[Array], Any] = lambda x: x
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(name, {key: array as the row sees it, "" for θ}) of every parameter, in the namespace."""
-    streams = {"gradient": case.microbatches(m.update), "samples": case.sampled(m.update) or []}
+    trees: Any = case.microbatches(m.update)
+    streams = {"gradient": trees, "samples": case.sampled(m.update) or []}
     for name in m.gradient:
         view, k = m.planned.views[name], m.proposal.scalars[name]
         if not view.size:
@@ -69,13 +70,16 @@ def allowed(case: Case, m: Moment) -> dict[str, dict[str, Allowed]]:
     with np.errstate(all="ignore"):
         made = [dict(updated(_XP, case, m, bounding(form(m.planned.row)), _XP.array)) for form in FORMS.values()]
     found: dict[str, dict[str, Allowed]] = {}
-    for name, keys in made[0].items():
-        view = m.planned.views[name]
-        before = {"": view.apply(np, m.theta[name]), **m.planned.seen(np, name, dict(m.state[name]))}
-        found[name] = {
-            key: of_forms([_XP.stored(one[name][key]) for one in made], before[key], (before[key].shape,), "float32")[0]
-            for key in keys
-        }
+    with np.errstate(all="ignore"):
+        for name, keys in made[0].items():
+            view = m.planned.views[name]
+            before = {"": view.apply(np, m.theta[name]), **m.planned.seen(np, name, dict(m.state[name]))}
+            found[name] = {
+                key: of_forms(
+                    [_XP.stored(one[name][key]) for one in made], before[key], (before[key].shape,), "float32"
+                )[0]
+                for key in keys
+            }
     return found
 
 
@@ -92,8 +96,9 @@ class WrongFold:
 def examined(change: RowChange, case: Case, updates: int = 6) -> Iterator[tuple[str, Judgement]]:
     """Every tensor of the first updates, by a row whose parts and folds were changed, judged."""
     for m in driven(case, "numpy", "exact", updates):
+        changed: Any = change
         limits, row = allowed(case, m), change(m.planned.row)
-        row = replace(row, folds={stream: change(fold) for stream, fold in row.folds.items()})  # type: ignore[type-var]
+        row = replace(row, folds={stream: changed(fold) for stream, fold in row.folds.items()})
         with np.errstate(all="ignore"):
             for name, keys in updated(EXACT, case, m, row):
                 for key, y in keys.items():

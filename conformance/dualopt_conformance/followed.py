@@ -81,7 +81,8 @@ class FollowedMiMuon(MiMuon):
             return np.asarray((pairs & (apart < by)).any(axis=MATRIX, keepdims=True))
 
         must, may = close(found.sure, least - within), close(found.possible, least + within)
-        return -xp.where(Truth(close(found.kept, least), may & ~must), z, polar_factor(xp, z))
+        chosen: Bounded = xp.where(Truth(close(found.kept, least), may & ~must), z, polar_factor(xp, z))
+        return -chosen
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,7 @@ def _summary(allowed: Allowed, apart: Array, error: Array, budget: Array, flushe
     error = np.asarray(np.where(np.isnan(error), 0.0, error))  # 0/0: nothing deviates, and nothing may
     budget = np.asarray(np.where(np.isnan(budget), 0.0, budget))
     idle = np.broadcast_to(allowed.vacuous, apart.shape) & np.isfinite(apart)
+    outside = outside | ~np.isfinite(apart)
     sure, outside, flushed = ~allowed.unsure & ~idle, outside & ~idle, flushed & ~idle
     gated = np.asarray((sure & ~flushed) | outside)
     found = Judgement(

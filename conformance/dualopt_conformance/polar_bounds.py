@@ -15,8 +15,8 @@ the largest of
 (the derivative of a function of singular values is diagonal in the basis of u_j v_kᵀ ± u_k v_jᵀ; the antisymmetric
 entries (y_j + y_k)/(σ_j + σ_k) lie between the ratios y/σ). ‖R_i‖ and the growth of r_i away from X_i are bounded
 by polynomials in a crude ‖D_i‖, which takes the largest slope of every single step, so the result holds to
-all orders. It is useful while ‖D_i‖ ≪ 1, and capped where it is not: whatever is rounded, no singular value
-that the iteration returns exceeds 2.
+all orders. It is useful while ‖D_i‖ ≪ 1. Where it allows more than that all singular values are anything up to 2, which
+no rounding makes them exceed, it says nothing, and is ∞.
 
 The Gram form rounds otherwise. There r_i is that of all steps between two restarts together, entry by entry, and it
 grows away from X_i no faster than the sum of the magnitudes of all terms. The map of `kaon` is a quintic, too:
@@ -76,7 +76,7 @@ def iterated(
     norm = _deviation(parts, iterates, rounding, off(start))
     limit = frobenius(x) + MOST * np.sqrt(min(x.shape[-2:]))
     none = np.zeros((len(xp.arithmetics), *x.shape))
-    return Bounded(xp, x, np.abs(x) + live(z), none, norm=np.where(norm <= limit, norm, limit))
+    return Bounded(xp, x, np.abs(x) + live(z), none, norm=np.where(norm <= limit, norm, np.inf))
 
 
 def _deviation(
