@@ -81,7 +81,7 @@ def test_list_filters() -> None:
     assert names("scion*") == {"scion", "scionc"}
     assert "muon" in names("--family", "spectral")
     assert "adamw" not in names("--family", "spectral")
-    assert names("--uses", "norm", "--uses", "polar") == {"scion", "scionc"}
+    assert names("--uses", "norm", "--uses", "polar") == {"scion", "scionc", "hyperball"}
     turned = names("--motion", "transported")
     assert {"adamw", "muon", "pion"} <= turned
     assert "rmsprop" not in turned

@@ -213,7 +213,6 @@ REFUSED: tuple[tuple[dict[str, Any], type[Exception], str], ...] = (
     ({"dtype": "int8"}, RecipeError, "dtype 'int8': numpy has float32, float64, bfloat16, float16"),
     ({"tier": "slow"}, RecipeError, "tier: 'slow'"),
     ({"backend": "cupy"}, RecipeError, "backend: 'cupy'"),
-    ({"group": {"optimizer": "scionc", "polar": "exact"}, "params": {"w": np.eye(2)}}, RecipeError, "float64"),
     ({"group": {"optimizer": "muon"}}, RecipeError, "muon needs a matrix"),
     ({"counts": 0}, CountError, "positive whole number, got 0"),
     ({"counts": [1]}, CountError, "counts end before update 1"),

@@ -262,7 +262,7 @@ def test_three_updates_of_one_half_life() -> None:
     k = found.scalars[0]["w"]
     close([1 - k["c_turn"], math.asin(k["s_turn"]), k["s_turn"]], [0.9330329915, 0.368043694, 0.3597908235])
     close(math.sqrt(2 * math.log(2) * 256 / 2560), 0.3723297411)  # the small angle of the docstring
-    close(found.state[2]["w"]["R"], [[math.sqrt(7.5 / 4)]])
+    close(found.state[2]["w"]["radius"], [[math.sqrt(7.5 / 4)]])
 
 
 def test_three_updates_of_hyperball() -> None:
@@ -295,7 +295,7 @@ def test_spheres_keep_the_norm_and_turn_by_the_angle(backend: Backend, case: str
         for t, p in enumerate(found.params):
             now = p[name]
             np.testing.assert_allclose(rms(now), rms(start), rtol=16 * U)
-            assert found.state[t][name]["R"].shape == (*start.shape[:-2], 1, 1)
+            assert found.state[t][name]["radius"].shape == (*start.shape[:-2], 1, 1)
             cosine = np.mean(now.astype(np.float64) * before, axis=(-2, -1)) / rms(start) ** 2
             moved = np.any(now != before, axis=(-2, -1))
             if case == "hyperball":

@@ -58,6 +58,7 @@ def alternatives(key: str, default: Any) -> list[Any]:
         return [value for value in found.choices if value not in (default, EXACT)]
     if default is None or default == 0:
         middle = 0.5 * (found.low + found.high) if math.isfinite(found.high) else found.low + 0.5
+        middle = math.ceil(middle) if found.kind == "count" else middle
         return [5e3 if found.kind == "half-life" else middle]
     return []
 
@@ -111,8 +112,10 @@ def ran(name: str, options: dict[str, Any]) -> None:
     conv = options.get("norm") == "spectral_conv"
     shapes = VECTORS if least == 1 else {**MATRICES, "odd": (3, 2, 2), "empty": (3, 0, 2)} if conv else MATRICES
     params = inputs.parameters(shapes)
-    grads = list(inputs.gradients(shapes, UPDATES, kinds=("bell", "six_decades", "zeros")))
-    found = replay(group, params, grads, inputs.increments(UPDATES))
+    grads = list(inputs.gradients(shapes, UPDATES + 3, kinds=("bell", "six_decades", "zeros")))
+    several = full.get("estimator", "std") != "std"  # it is made of microbatches
+    updates = [grads[t : t + 4] if several else grads[t] for t in range(UPDATES)]
+    found = replay(group, params, updates, inputs.increments(UPDATES))
     for key, x in params.items():
         trail = [x, *(p[key] for p in found.params)]
         assert all(np.isfinite(y).all() for y in trail), key

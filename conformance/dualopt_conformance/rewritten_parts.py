@@ -122,7 +122,7 @@ def _root_mean_squares(self: Sphere, xp: Namespace, theta: Array, u: Arrays, s: 
     root = (theta.shape[-2] * theta.shape[-1]) ** 0.5
     w, along = (root * unit(xp, x, MATRIX) for x in (theta, u[AMBIENT]))
     turned, moving = self.turn(xp, (1 / root) * w, (1 / root) * along, k)
-    return xp.where(moving, s["R"] * (root * unit(xp, turned, MATRIX)), theta), s
+    return xp.where(moving, s["radius"] * (root * unit(xp, turned, MATRIX)), theta), s
 
 
 # ---- rotations

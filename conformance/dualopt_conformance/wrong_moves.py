@@ -96,7 +96,7 @@ def _projected(self: Hyperball, xp: Namespace, w: Array, along: Array, k: Scalar
 def _flat(self: Sphere, xp: Namespace, theta: Array, u: Arrays, s: Arrays, k: Scalars) -> tuple[Array, Arrays]:
     """The step alone."""
     turned, _ = self.turn(xp, unit(xp, theta, MATRIX), unit(xp, u[AMBIENT], MATRIX), k)
-    return (entries_root(theta) * s["R"]) * turned, s
+    return (entries_root(theta) * s["radius"]) * turned, s
 
 
 def _by_length(self: Geodesic, xp: Namespace, w: Array, along: Array, k: Scalars) -> tuple[Array, Array]:

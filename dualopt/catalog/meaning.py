@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..coordinates import COORDINATES
 from ..directions.polar import EXACT, FORMS, NORMALISES
 from ..directions.symmetry import AFTER, POWERS
 from ..motion import ROTATIONAL
@@ -235,6 +236,12 @@ def _parts(entry: Entry, full: Options) -> Parts:
     return entry.parts({key: value for key, value in full.items() if value is not None})
 
 
+def _choices(entry: Entry, uses: Options) -> dict[str, tuple[str, ...]]:
+    """{coordinate of the row itself: what may be chosen besides its default}."""
+    kinds = {key: COORDINATES[key].choices for key in entry.own if key in uses and COORDINATES[key].kind == "choice"}
+    return {k: tuple(v for v in entry.only.get(k, every) if v != uses[k]) for k, every in kinds.items()}
+
+
 @dataclass(frozen=True)
 class Meaningless:
     """A combination of a row without meaning, and why, in words."""
@@ -254,6 +261,11 @@ def of(entry: Entry) -> list[Meaningless]:
         if why is not None:
             found.append(Meaningless(f"motion = {motion!r}", why))
             continue
+        for key, choices in _choices(entry, uses).items():
+            refused = {value: not_taken(entry, {**uses, key: value}) for value in choices}
+            for reason in dict.fromkeys(why for why in refused.values() if why is not None):
+                named = ", ".join(repr(value) for value, why in refused.items() if why == reason)
+                found.append(Meaningless(f"{key} = {named} with motion = {motion!r}", reason))
         for key, reason in way.without.items():
             if key in entry.own or any(key in other.defaults for other in WAYS.values()):
                 reasons.setdefault((key, reason), []).append(repr(motion))

@@ -39,12 +39,12 @@ class Sphere(Stage):
 
     @property
     def apart(self) -> tuple[str, ...]:
-        return ("R",)
+        return ("radius",)
 
     def init(self, xp: Namespace, theta: Array) -> Arrays:
         if 0 in theta.shape:
-            return {"R": xp.zeros((*theta.shape[:-2], 1, 1), dtype=theta.dtype)}
-        return {"R": (1 / entries_root(theta)) * length(xp, theta, MATRIX)}
+            return {"radius": xp.zeros((*theta.shape[:-2], 1, 1), dtype=theta.dtype)}
+        return {"radius": (1 / entries_root(theta)) * length(xp, theta, MATRIX)}
 
     def pool(self, xp: Namespace, theta: Array, u: Arrays, k: Scalars) -> Arrays:
         return {}
@@ -52,7 +52,7 @@ class Sphere(Stage):
     def __call__(self, xp: Namespace, theta: Array, u: Arrays, s: Arrays, k: Scalars) -> tuple[Array, Arrays]:
         w, along = unit(xp, theta, MATRIX), unit(xp, u[AMBIENT], MATRIX)
         turned, moving = self.turn(xp, w, along, k)
-        moved = (entries_root(theta) * s["R"]) * unit(xp, turned, MATRIX)
+        moved = (entries_root(theta) * s["radius"]) * unit(xp, turned, MATRIX)
         return xp.where(moving, moved, theta), s
 
     def turn(self, xp: Namespace, w: Array, along: Array, k: Scalars) -> tuple[Array, Array]:
