@@ -199,7 +199,7 @@ class Case:
         elif self.variant not in ENTRIES:
             matrices = FEWER
         else:
-            matrices = MATRICES if self._fits(MATRICES["deep"]) else {"square": MATRICES["square"], **FEWER}
+            matrices = MATRICES if self._fits(MATRICES["deep"]) else {**FEWER, "stack": MATRICES["stack"]}
         if self.table.get("orientation") == "in_out":
             return {name: shape for name, shape in matrices.items() if len(shape) == 2}
         return {0: ELEMENTWISE, 1: VECTORS, 2: matrices}[least]
