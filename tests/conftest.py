@@ -39,8 +39,20 @@ if "torch" in _names:
     torch.set_num_threads(1)  # the arrays are small, and threads that wait for a shared core cost 10 x
 
 
-# JAX compiles every operation for every new shape, so its tests take as long as those of all others together.
+# JAX compiles every operation for every new shape, so its tests take longer than those of all others together: they
+# are long ones, and without DUALOPT_BACKENDS only those of all rows and of the exact tier.
 _params = [pytest.param(name, marks=pytest.mark.long) if name == "jax" else name for name in _names]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    def left(item: pytest.Item) -> bool:
+        there = getattr(item, "callspec", None)
+        compiled = there is not None and there.params.get("backend") == "jax"
+        return compiled and not _chosen and item.path.stem not in ("test_rows", "test_exact")
+
+    left_out = [item for item in items if left(item)]
+    items[:] = [item for item in items if not left(item)]
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="session", params=_params)
