@@ -231,8 +231,15 @@ def test_undecided_signs_are_found() -> None:
 # ---- what follows from the rows themselves
 
 
+# Whether there is a tangent part at all: the bounds of single updates know, free runs do not look for it yet.
+_UNSAID = ("rotational_adamw", "rotational_sgdm")
+_DECIDING = [
+    pytest.param(f"{row}/usual", marks=[pytest.mark.xfail(strict=True)] if row in _UNSAID else []) for row in ENTRIES
+]
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("name", [f"{row}/usual" for row in ENTRIES])
+@pytest.mark.parametrize("name", _DECIDING)
 def test_rows_that_decide_say_so(name: str) -> None:
     """Where the bounds find a decision that rounding could turn, free runs look for such elements, too."""
     case = CASES[name]
