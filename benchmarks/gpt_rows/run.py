@@ -109,8 +109,8 @@ def markdown(results: Iterable[Result]) -> str:
             "",
             f'{UPDATES} updates of 16 sequences of 64 bytes; validation loss in nats per byte. "within": at most '
             f"{MARGIN} above AdamW's on the same framework. The step is the best of the grid with seed 0; the figure "
-            "reported is of another run, with seed 1. The number of `rotational_adamw` is no step but its shrink half-life in "
-            "tokens, which sets its speed. Made by `python -m benchmarks.gpt_rows.run` "
+            "reported is of another run, with seed 1. The number of `rotational_adamw` is no step but its shrink "
+            "half-life in tokens, which sets its speed. Made by `python -m benchmarks.gpt_rows.run` "
             f"({made}).",
             "",
             *lines,
