@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 
-from .plan import PlannedGroup
+from .planned import PlannedGroup
 from .recursion import Array, Arrays, Namespace, Scalars, Shape, step, step_group
 
 States = Mapping[str, Arrays]  # {parameter: {key: array}}

@@ -26,7 +26,8 @@ from .executor import executor
 from .frameworks import as_recipe, framework_of, shapes_of
 from .microbatches import GRADIENT, Folding, folded
 from .plaintext import aligned, readable
-from .plan import Plan, PlannedGroup
+from .plan import Plan
+from .planned import PlannedGroup
 from .recipe import Recipe
 from .recursion import Arrays, Shape
 from .views import View

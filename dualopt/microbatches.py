@@ -12,7 +12,8 @@ from typing import Any
 
 from .errors import GradientError
 from .fold import Fold
-from .plan import Plan, PlannedGroup, Proposal
+from .plan import Plan, Proposal
+from .planned import PlannedGroup
 from .recursion import Arrays, Namespace, Scalars
 
 GRADIENT, SAMPLES = "gradient", "samples"  # streams: of the loss, and of the loss under sampled labels

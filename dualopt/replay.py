@@ -14,7 +14,8 @@ from .counts import Count, increment
 from .errors import CountError, NonFiniteError, RecipeError
 from .microbatches import SAMPLES, Folding, measured
 from .namespace import Backend, load
-from .plan import Plan, PlannedGroup, check_gradient
+from .plan import Plan
+from .planned import PlannedGroup, check_gradient
 from .recipe import Group, Recipe
 from .recursion import Arrays, Namespace, Scalars, propose
 from .storage import rounded, working

@@ -22,7 +22,7 @@ from dualopt.errors import RecipeError, nearest
 from dualopt.executor import Execute, executor, stored
 from dualopt.motion import Averaged
 from dualopt.namespace import TIERS
-from dualopt.plan import PlannedGroup
+from dualopt.planned import PlannedGroup
 from dualopt.recursion import Part, Row, Scalars, propose
 
 from .namespace import EXACT, FAST

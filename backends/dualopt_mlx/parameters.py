@@ -13,7 +13,7 @@ from mlx import nn
 from mlx.utils import tree_flatten
 
 from dualopt.errors import GradientError, RecipeError, nearest
-from dualopt.plan import check_gradient
+from dualopt.planned import check_gradient
 from dualopt.recursion import Shape
 
 Named = dict[str, mx.array]

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from dualopt.executor import Execute, executor
-from dualopt.plan import PlannedGroup
+from dualopt.planned import PlannedGroup
 from dualopt.recursion import Part, Row, step
 
 from .namespace import COMPILED, EXACT, FAST

@@ -17,7 +17,8 @@ from dualopt.coordinates import COORDINATES
 from dualopt.errors import CountError, GradientError, NonFiniteError, RecipeError, StaleScalarsError
 from dualopt.microbatches import GRADIENT, Evidence, stream_of
 from dualopt.namespace import TIERS
-from dualopt.plan import Plan, Proposal, check_gradient
+from dualopt.plan import Plan, Proposal
+from dualopt.planned import check_gradient
 from dualopt.recipe import Recipe
 
 from .evaluation import Evaluating

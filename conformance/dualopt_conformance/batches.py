@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dualopt.executor import executor
-from dualopt.plan import PlannedGroup
+from dualopt.planned import PlannedGroup
 from dualopt.recursion import Row, Shape
 from dualopt.views import View
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from dualopt.exact import exact
 from dualopt.executor import executor
-from dualopt.plan import Plan, PlannedGroup
+from dualopt.plan import Plan
+from dualopt.planned import PlannedGroup
 
 from .arithmetic import NATIVE
 from .bounds import Bounds

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from dualopt.plan import PlannedGroup
+from dualopt.planned import PlannedGroup
 
 from .arithmetic import FLUSHING, FMA, FUSED, NATIVE, PLAIN, Array
 from .batches import Named, Scalars, batched, parted

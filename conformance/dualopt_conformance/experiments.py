@@ -28,7 +28,8 @@ from dualopt.motion import Averaged
 from dualopt.motion.rotational import UNITS, Rotational
 from dualopt.motion.sphere import Sphere
 from dualopt.namespace import Backend
-from dualopt.plan import Plan, PlannedGroup, Proposal
+from dualopt.plan import Plan, Proposal
+from dualopt.planned import PlannedGroup
 from dualopt.recursion import Row
 from dualopt.shrink import Cautious
 

@@ -15,7 +15,8 @@ import numpy as np
 from dualopt.clock import Clock
 from dualopt.exact import exact
 from dualopt.executor import Execute, executor
-from dualopt.plan import RUN, Plan, PlannedGroup, Proposal
+from dualopt.plan import RUN, Plan, Proposal
+from dualopt.planned import PlannedGroup
 from dualopt.replay import drive
 from dualopt.storage import rounded
 
