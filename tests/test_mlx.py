@@ -130,7 +130,7 @@ def test_fast_is_close_to_exact(case: str) -> None:
     # Products: the worst case of an iteration, 3.4445^5 times rounding, would be 9e-5. Observed are 3.2e-7, and 2.6e-6
     # in NorMuon's mean squares of single rows. Shampoo: between roots u goes along directions that the first gradient
     # lacked; their factor 1/(ε + noise)^¼, with noise of 1e-7 and ε = 1e-6, is known to some per cent. Observed 1.4e-3.
-    bound = 1e-5 if "second_memory_half_life" in reference.resolved else 2e-6
+    bound = 1e-5 if "normuon" in case else 2e-6
     bound = 2e-2 if "root_interval" in reference.resolved else bound
     seen: dict[str, Any] = {}
     for t in range(UPDATES):
