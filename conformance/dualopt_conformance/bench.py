@@ -61,8 +61,7 @@ class Bench:
     def allowed(self) -> dict[Place, Allowed]:
         """What lockstep may give, for the parameters that move."""
         found: dict[Place, Allowed] = {}
-        for m in self.moments:
-            made = allowed(m.planned, m.theta, m.state, m.gradient, m.proposal.scalars, dtype=self.case.dtype)
+        for m, made in zip(self.moments, allowed(self.moments, self.case.dtype), strict=True):
             for name, keys in made.items():
                 found |= {Place(m.update, f"{name}/{key}" if key else name): one for key, one in keys.items()}
         return found

@@ -21,7 +21,6 @@ s is the magnitude that x was computed from: the same operations on absolute val
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,11 +118,14 @@ class Bounded:
     def dtype(self) -> Any:
         return self.x.dtype
 
-    def elementwise(self) -> Bounded:
-        """The same with `norm` moved into e: no element deviates by more than its matrix."""
+    def elementwise(self, at: Array | None = None) -> Bounded:
+        """The same with `norm`, that of the matrices `at` if stated, moved into e: no element deviates by more."""
         if self.norm is None:
             return self
-        return Bounded(self.xp, self.x, self.s, self.e + self.norm * (self.s > 0), unsure=self.unsure)
+        moved = self.s > 0 if at is None else at & (self.s > 0)
+        e = self.e + np.where(moved, self.norm, 0.0)
+        norm = None if at is None else np.where(at, 0.0, self.norm)
+        return Bounded(self.xp, self.x, self.s, e, unsure=self.unsure, norm=norm, origin=self.origin)
 
     def __getitem__(self, at: Any) -> Bounded:
         at = at if isinstance(at, tuple) else (at,)
@@ -145,16 +147,9 @@ class Bounded:
         return (slice(None), *full[:-2], slice(None), slice(None))
 
     def __neg__(self) -> Bounded:
-        return Bounded(
-            self.xp,
-            -self.x,
-            self.s,
-            self.e,
-            product=self.product,
-            unsure=self.unsure,
-            norm=self.norm,
-            dyadic=self.dyadic,
-        )
+        negated = Bounded(self.xp, -self.x, self.s, self.e, unsure=self.unsure, norm=self.norm, dyadic=self.dyadic)
+        negated.product = self.product
+        return negated
 
     # ---- sums
 
@@ -194,9 +189,9 @@ class Bounded:
 
     def __mul__(self, other: Any) -> Bounded:
         xp, a = self.xp, self
-        if isinstance(other, (int, float)):
+        if not isinstance(other, Bounded):
             return self._scaled(xp.number(other))
-        b = xp.lift(other)
+        b = other
         x = a.x * b.x
         ea, eb = aligned(a.e, x.ndim), aligned(b.e, x.ndim)
         left, right = np.abs(a.x), np.abs(b.x) + eb
@@ -217,25 +212,26 @@ class Bounded:
 
     __rmul__ = __mul__
 
-    def _scaled(self, c: float) -> Bounded:
-        """c times this array, c a number of the type."""
-        xp, x, size = self.xp, c * self.x, abs(c)
-        e, norm = size * self.e, None if self.norm is None else size * self.norm
-        power = c != 0 and math.frexp(size)[0] == 0.5
-        if size in (0.0, 1.0):
-            rounding = np.zeros_like(e)
-        else:
-            rounding = xp.rounding("shift" if power or self.dyadic else "mul", np.abs(x) + e)
-        return Bounded(
-            xp,
-            x,
-            size * self.s,
-            xp.flushed(x, e + rounding),
-            product=xp.omitted(rounding),
-            unsure=self.unsure,
-            norm=norm,
-            dyadic=self.dyadic and (power or c == 0),
-        )
+    def _scaled(self, c: Any) -> Bounded:
+        """c times this array, c a number of the type or an array of such."""
+        xp, x, size = self.xp, c * self.x, np.abs(c)
+        e, norm = size * aligned(self.e, x.ndim), None
+        if self.norm is not None:
+            norm = times(_largest(size, self.s), aligned(self.norm, x.ndim))
+        power, plain = np.frexp(size)[0] == 0.5, (size == 0) | (size == 1)
+        largest = np.abs(x) + e
+        rounding = np.zeros_like(e)
+        if not np.all(plain):
+            kind = "shift" if self.dyadic or np.all(power | plain) else "mul"
+            rounding = xp.rounding(kind, largest)
+            if kind == "mul" and np.any(power):
+                rounding = np.where(power, xp.rounding("shift", largest), rounding)
+            if np.any(plain):
+                rounding = np.where(plain, 0.0, rounding)
+        e, product = xp.flushed(x, e + rounding), xp.omitted(rounding)
+        unsure = None if self.unsure is None else aligned(self.unsure, x.ndim)
+        dyadic = self.dyadic and bool(np.all(power | (size == 0)))
+        return Bounded(xp, x, size * self.s, e, product=product, unsure=unsure, norm=norm, dyadic=dyadic)
 
     def __truediv__(self, other: Any) -> Bounded:
         xp = self.xp
@@ -280,6 +276,13 @@ class Bounded:
         return self._compared(other, np.equal)
 
 
+def _largest(size: Any, s: Array) -> Any:
+    """The largest factor that meets a matrix; where s is 0 nothing deviates."""
+    if np.ndim(size) == 0 or np.shape(size)[-2:] == (1, 1):
+        return size
+    return np.max(np.where(s > 0, size, 0.0), axis=(-2, -1), keepdims=True)
+
+
 def _norm_of_product(a: Bounded, b: Bounded, ndim: int) -> Array:
     """‖(a + e_a + δ_a)(b + e_b + δ_b) − (a + e_a)(b + e_b)‖ <= max|a| ‖δ_b‖ + max|b| ‖δ_a‖ + ‖δ_a‖ ‖δ_b‖."""
     total: Any = 0.0
@@ -287,7 +290,12 @@ def _norm_of_product(a: Bounded, b: Bounded, ndim: int) -> Array:
         if other.norm is not None:
             size = np.where(other.s > 0, aligned(np.abs(one.x) + one.e, ndim), 0.0)
             largest = size.max(axis=(-2, -1), keepdims=True)
-            total = total + largest * aligned(other.norm, ndim)
+            total = total + times(largest, aligned(other.norm, ndim))
     if a.norm is not None and b.norm is not None:
-        total = total + aligned(a.norm, ndim) * aligned(b.norm, ndim)
+        total = total + times(aligned(a.norm, ndim), aligned(b.norm, ndim))
     return np.asarray(total)
+
+
+def times(x: Array, norm: Array) -> Array:
+    """x · norm; where there is no deviation, none, however large x may be."""
+    return np.where(norm == 0, 0.0, x * norm)

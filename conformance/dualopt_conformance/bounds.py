@@ -51,17 +51,18 @@ class Bounds:
         return Bounded(self, x, np.abs(x), np.zeros((len(self.arithmetics), *x.shape)))
 
     def lift(self, other: Any) -> Bounded:
-        """A Python number, rounded to float32, or a plain array, which is exact, as a `Bounded` array."""
+        """A Python number or a plain array, rounded to float32, as a `Bounded` array without error."""
         if isinstance(other, Bounded):
             return other
-        x = np.asarray(self.number(other) if isinstance(other, (int, float)) else other)
+        x = np.asarray(self.number(other))
         dyadic = x.ndim > 0 and bool(np.isin(np.frexp(x)[0], (-0.5, 0.0, 0.5)).all())
         none = self.column("none", x.ndim, lambda a: 0.0)
         return Bounded(self, x, np.abs(x), none, dyadic=dyadic)
 
     @staticmethod
-    def number(c: float) -> float:
-        return float(np.float32(c))
+    def number(c: Any) -> Any:
+        """A scalar, or one for each member of a stack, as float32 has it."""
+        return c.astype(np.float32).astype(np.float64) if isinstance(c, np.ndarray) else float(np.float32(c))
 
     # ---- rounding
 
@@ -107,8 +108,12 @@ class Bounds:
     def stored(self, a: Bounded, dtype: str = "float32") -> Bounded:
         """`a` as it leaves the update, rounded to its storage type."""
         e = a.e + self.rounding("store", np.abs(a.x) + a.e)
-        if a.norm is not None and not a.norm.any():
-            return Bounded(self, a.x, a.s, np.zeros_like(e), unsure=a.unsure, norm=frobenius(e))
+        if a.norm is not None:
+            none = a.norm == 0  # the entries are measured together
+            if a.unsure is not None:
+                none = none & ~a.unsure.any(axis=(-2, -1), keepdims=True)
+            a = Bounded(self, a.x, a.s, a.e, unsure=a.unsure, norm=np.where(none, frobenius(e), a.norm))
+            e = np.where(none, 0.0, e)
         if dtype != "float32":
             largest = np.abs(a.x) + (e if a.norm is None else e + a.norm)
             e = e + ulp(largest, dtype) / 2
@@ -242,8 +247,14 @@ class Bounds:
             ):
                 return one
         norm = None
-        if sure and a.ndim == b.ndim and (a.norm is not None or b.norm is not None):  # a part of each deviation
-            norm = a.norm if b.norm is None else b.norm if a.norm is None else a.norm + b.norm
+        if a.ndim == b.ndim and a.ndim > 1 and (a.norm is not None or b.norm is not None):
+            unsure = np.broadcast_to(condition.unsure, (condition.unsure.shape[0], *a.shape))
+            loose = unsure.any(axis=(-2, -1), keepdims=True)
+            a, b = a.elementwise(loose), b.elementwise(loose)
+            of_a = np.broadcast_to(value, a.shape)
+            taken = of_a.any(axis=(-2, -1), keepdims=True), ~of_a.all(axis=(-2, -1), keepdims=True)
+            parts = [np.where(t, y.norm, 0.0) for y, t in zip((a, b), taken, strict=True) if y.norm is not None]
+            norm = None if loose.all() else np.sum(np.broadcast_arrays(*parts), axis=0)
         else:
             a, b = a.elementwise(), b.elementwise()
         dyadic, origin = a.dyadic and b.dyadic, None

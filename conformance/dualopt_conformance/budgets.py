@@ -14,21 +14,20 @@ and counted, unless the update is so small beside what it is computed from that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 
-from dualopt.planned import PlannedGroup
-
 from .arithmetic import FLUSHING, FMA, FUSED, NATIVE, PLAIN, Array
-from .batches import Named, Scalars, batched, parted
+from .batches import batches
 from .bounded import Bounded
 from .bounds import Bounds
 from .followed import bounding
 from .forms import FORMS
 from .judgement import Allowed, Judgement, frobenius, judge, length
+from .walk import Moment
 
 __all__ = ["Allowed", "Judgement", "allowed", "judge"]
 
@@ -38,66 +37,60 @@ _SHOWN = (PLAIN, FMA, FUSED)  # of the core's own form, for reports
 _ALL, _GATE = Bounds((NATIVE, FLUSHING, *_SHOWN)), Bounds((NATIVE, FLUSHING))
 
 
-def allowed(
-    planned: PlannedGroup,
-    theta: Named,
-    state: Mapping[str, Named],
-    gradient: Named,
-    scalars: Scalars,
-    *,
-    dtype: str = "float32",
-) -> dict[str, dict[str, Allowed]]:
-    """What one update of the parameters in `gradient` may give, by parameter and then by state key ("" for θ).
+def allowed(moments: Sequence[Moment], dtype: str = "float32") -> list[dict[str, dict[str, Allowed]]]:
+    """What the updates of a case may give: for each, by parameter with a gradient and then by state key ("" for θ).
 
     Args:
-        planned: the group.
-        theta, gradient: {name: array in the stored shape}, whose values are numbers of `dtype`.
-        state: {name: {key: float32 array}}.
-        scalars: {name: {scalar: float64}} as `Plan.propose` gives them.
+        moments: where they start.
         dtype: "float32", "bfloat16" or "float16", what θ is stored in.
-
-    Raises:
-        ValueError: the row has an exact polar factor, for which no bound is derived.
     """
-    batch = batched(planned, theta, state, gradient, scalars)
-    found: dict[str, dict[str, Allowed]] = {name: {} for name in gradient}
+    found: list[dict[str, dict[str, Allowed]]] = [{name: {} for name in moment.gradient} for moment in moments]
     with np.errstate(all="ignore"):
-        forms = [(_GATE if i else _ALL, form(planned.row)) for i, form in enumerate(FORMS.values())]
-        made = [batch.run(xp, bounding(row)) for xp, row in forms]
-        for first, members in batch.members.items():
-            names, shapes = zip(*members, strict=True)
-            for key in made[0][first]:
-                width = "float32" if key else dtype
-                before = batch.state[first][key] if key else batch.theta[first]
-                given = [(xp, one[first][key]) for (xp, _), one in zip(forms, made, strict=True)]
-                parts = of_forms([xp.stored(one) for xp, one in given], before, shapes, "float32")
-                if width != "float32":  # whether a bound is vacuous is a question to the update, not to its storage
-                    narrow = of_forms([xp.stored(one, width) for xp, one in given], before, shapes, width)
-                    parts = [replace(n, vacuous=p.vacuous) for n, p in zip(narrow, parts, strict=True)]
-                found |= {name: {**found[name], key: part} for name, part in zip(names, parts, strict=True)}
+        for batch in batches(moments) if moments else ():
+            forms = [(_GATE if i else _ALL, form(batch.planned.row)) for i, form in enumerate(FORMS.values())]
+            made = [batch.run(xp, bounding(row)) for xp, row in forms]
+            for first, members in batch.members.items():
+                for key in made[0][first]:
+                    before = batch.state[first][key] if key else batch.theta[first]
+                    given = [(xp, one[first][key]) for (xp, _), one in zip(forms, made, strict=True)]
+                    parted = partial(batch.parted, first)
+                    parts = of_forms([xp.stored(one) for xp, one in given], before, parted)
+                    if not key and dtype != "float32":
+                        # whether a bound is vacuous is a question to the update, not to its storage
+                        narrow = of_forms([xp.stored(one, dtype) for xp, one in given], before, parted, dtype)
+                        parts = [replace(n, vacuous=p.vacuous) for n, p in zip(narrow, parts, strict=True)]
+                    for ((i, name), _), part in zip(members, parts, strict=True):
+                        found[i][name][key] = part
     return found
 
 
-def of_forms(forms: list[Bounded], before: Array, shapes: tuple[Any, ...], dtype: str) -> list[Allowed]:
-    """The bounds of one tensor from those of its forms, for each parameter that was joined in it."""
+def of_forms(
+    forms: list[Bounded], before: Array, parted: Callable[..., list[Array]], dtype: str = "float32"
+) -> list[Allowed]:
+    """The bounds of one tensor from those of its forms, for each parameter that was joined in it.
+
+    `parted`: (array, number of leading dimensions) -> what of it belongs to each parameter.
+    """
     oracle = forms[0]
     both = [_largest([np.abs(f.x - oracle.x) + f.e[i] for f in forms]) * SLACK + OWN * oracle.s for i in (0, 1)]
     bound, flush = (np.where(np.isnan(b), np.inf, b) for b in both)
-    normwise = np.zeros(())
-    if oracle.norm is not None:
-        norms = [_largest([f.norm[i] for f in forms if f.norm is not None]) * SLACK for i in (0, 1)]
-        normwise, flush = norms[0], flush + np.maximum(norms[1] - norms[0], 0)
     unsure = np.zeros(oracle.x.shape, bool)
     for f in forms:
         if f.unsure is not None:
             unsure = unsure | f.unsure[0]
-    arrays = [parted(x, shapes) for x in (oracle.x, oracle.s, bound, np.maximum(flush, bound), oracle.x - before)]
+    count = len(parted(oracle.x))
+    normwise: list[Array] = [np.zeros(())] * count
+    norms: list[Array | None] = [None] * count
+    if oracle.norm is not None:
+        larger = [_largest([f.norm[i] for f in forms if f.norm is not None]) * SLACK for i in (0, 1)]
+        flush = flush + np.maximum(larger[1] - larger[0], 0)
+        normwise, norms = parted(larger[0]), list(parted(oracle.norm[2:], 1))
+    arrays = [parted(x) for x in (oracle.x, oracle.s, bound, np.maximum(flush, bound), unsure, oracle.x - before)]
     found = []
-    for value, scale, b, f, change, doubt, e in zip(
-        *arrays, parted(unsure, shapes), parted(oracle.e[2:], shapes, leading=1), strict=True
+    for value, scale, b, f, doubt, change, within, e, norm in zip(
+        *arrays, normwise, parted(oracle.e[2:], 1), norms, strict=True
     ):
-        norm = None if oracle.norm is None else oracle.norm[2:]
-        one = Allowed(value, scale, b, f, normwise, doubt, {}, dtype)
+        one = Allowed(value, scale, b, f, within, doubt, {}, dtype)
         found.append(replace(one, derived=_derived(one, e, norm), vacuous=_vacuous(one, change)))
     return found
 

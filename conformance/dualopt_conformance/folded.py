@@ -75,9 +75,7 @@ def allowed(case: Case, m: Moment) -> dict[str, dict[str, Allowed]]:
             view = m.planned.views[name]
             before = {"": view.apply(np, m.theta[name]), **m.planned.seen(np, name, dict(m.state[name]))}
             found[name] = {
-                key: of_forms(
-                    [_XP.stored(one[name][key]) for one in made], before[key], (before[key].shape,), "float32"
-                )[0]
+                key: of_forms([_XP.stored(one[name][key]) for one in made], before[key], lambda x, leading=0: [x])[0]
                 for key in keys
             }
     return found

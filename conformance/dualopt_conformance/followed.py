@@ -106,7 +106,7 @@ class FollowedFreon(Freon):
         rounded = np.sqrt((weights.e**2).sum(axis=-1))[..., None, None] + found.rounding(xp, w)
         norm = MARGIN * (steepest + mean[..., None, None] * length) * found.error + rounded
         floor = 2 * max(x.shape[-2:]) * U
-        return -made(xp, x, found, w, norm, float(np.max(scale)) * max(1.0, floor ** (q - 1)))
+        return -made(xp, x, found, w, norm, scale[..., None] * max(1.0, floor ** (q - 1)))
 
 
 class Root(Bounded):

@@ -23,10 +23,12 @@ from . import wrong_directions as directions
 from . import wrong_motions as motions
 from .alterations import Entry, Mutant
 from .budgets import Allowed, allowed, judge
-from .cases import CASES, chosen
+from .cases import CASES, LATE, chosen
 from .digests import spoken
 from .mutation_table import Mutation
 from .walk import Moment, moments, walk
+
+FIRST = LATE + 1  # updates in which most mistakes show
 
 _PARTS: Mapping[str, tuple[Entry, ...]] = {
     "signal": directions.SIGNAL,
@@ -103,20 +105,21 @@ def _share(error: float, budget: float) -> float:
     return error / budget if budget else 0.0
 
 
+Known = tuple[tuple[Moment, dict[str, dict[str, Allowed]]], ...]
+
+
 @cache
-def _kept(case: str) -> tuple[list[tuple[Moment, dict[str, dict[str, Allowed]]]], Iterator[Moment]]:
+def _known(case: str, soon: bool) -> Known:
     length = CASES[case].updates
-    return [], (m for m in walk(CASES[case], length) if m.update in moments(length))
+    found = [m for m in walk(CASES[case], FIRST if soon else length) if m.update in moments(length)]
+    found = [m for m in found if soon or m.update > FIRST]
+    return tuple(zip(found, allowed(found, CASES[case].dtype), strict=True))
 
 
 def reference(case: str) -> Iterator[tuple[Moment, dict[str, dict[str, Allowed]]]]:
-    """The moments of a case and what is allowed after each, computed when first asked for."""
-    known, rest = _kept(case)
-    yield from known
-    for m in rest:
-        bounds = allowed(m.planned, m.theta, m.state, m.gradient, m.proposal.scalars, dtype=CASES[case].dtype)
-        known.append((m, bounds))
-        yield m, bounds
+    """The moments of a case and what is allowed after each, the later ones made only if they are asked for."""
+    yield from _known(case, True)
+    yield from _known(case, False)
 
 
 def examine_all(show: Callable[[str, int, int], None] = lambda name, i, n: None) -> list[Mutation]:

@@ -19,7 +19,7 @@ import numpy as np
 from dualopt.exact import CHUNK
 
 from .arithmetic import Array
-from .bounded import Bounded, aligned
+from .bounded import Bounded, aligned, times
 from .origins import Length, Product, summed
 
 if TYPE_CHECKING:
@@ -94,7 +94,6 @@ def _norm_of_product(a: Bounded, b: Bounded) -> Array | None:
     for one, other in ((a, b), (b, a)):
         if other.norm is not None:
             size = np.abs(one.x) + one.e + (0.0 if one.norm is None else one.norm)
-            total = total + aligned(np.sqrt(np.sum(size * size, axis=(-2, -1), keepdims=True)), ndim) * aligned(
-                other.norm, ndim
-            )
+            length = np.sqrt(np.sum(size * size, axis=(-2, -1), keepdims=True))
+            total = total + times(aligned(length, ndim), aligned(other.norm, ndim))
     return np.asarray(total)
