@@ -173,8 +173,9 @@ def document(rows: list[str], updates: int, repeats: int, columns: list[tuple[st
         "",
         f"*Eager* is the exact tier: the number of elements, of all parameters and state after each of {updates} "
         "updates, whose bits differ from numpy's. *Fast* is the fast tier: the largest normwise error of any of them. "
-        "Where a direction is a sign, or a chaotic map, runs that differ by a rounding drift apart by whole "
-        "steps; so do inverse roots of factors without full rank (`shampoo`), which the rounding of a zero eigenvalue decides.",
+        "Where a direction is a sign, or a chaotic map, runs that differ by a rounding drift apart by whole steps; "
+        "so do inverse roots of factors without full rank (`shampoo`), which the rounding of a zero eigenvalue "
+        "decides.",
         "",
         f"Times are relative to `adamw` on the same backend, in turns with it: the median of {repeats} updates and the "
         f"quartiles. Four matrices of {' × '.join(map(str, TIMED['exact']['w0']))} eagerly, of "
