@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from dualopt.exact import exact
 from dualopt.executor import executor
 from dualopt.plan import Plan
 from dualopt.planned import PlannedGroup
 
 from .arithmetic import NATIVE
 from .bounds import Bounds
-from .budgets import Allowed, allowed, judge
+from .budgets import Allowed, allowed
 from .cases import Case
 from .digests import spoken, tensors_of
 from .experiments import restarted
+from .judgement import most
 from .manifest import NotComparableError, Record
 from .metric import scaled_ulp, ulp
 from .verdict import FAIL, FLUSHED, PASS, Check, Finding
@@ -92,7 +92,7 @@ class Bench:
         if not self.moments:
             return False
         m = self.moments[0]
-        step = by_scalars(executor(exact(np)))
+        step = by_scalars(executor(np))
 
         def state_of(theta: Arrays, state: States) -> dict[tuple[str, str], bytes]:
             with np.errstate(all="ignore"):
@@ -108,6 +108,15 @@ class Bench:
                 return True
         return False
 
+    @cached_property
+    def _limits(self) -> dict[str, tuple[float, bool, bool]]:
+        """Of every tensor in lockstep: the largest derived bound, is it normwise, is it vacuous somewhere."""
+        found: dict[str, tuple[float, bool, bool]] = {}
+        for place, one in self.allowed.items():
+            bound, normwise, idle = found.get(place.tensor, (0.0, False, False))
+            found[place.tensor] = max(bound, most(one)), normwise or one.by_matrix, idle or bool(one.vacuous.any())
+        return found
+
     def budget(self, tensor: str) -> float:
         """B: the largest derived bound of a tensor in lockstep, in the unit of `judge`.
 
@@ -115,28 +124,21 @@ class Bench:
         """
         if not self.allowed:
             return 0.0
-        name, circulate = tensor.partition("/")[0], self.circulates
-        within = max(
-            (
-                judge(one, one.value.astype(np.float32)).derived
-                for place, one in self.allowed.items()
-                if one.value.size and (place.tensor == tensor or (circulate and place.tensor.partition("/")[0] == name))
-            ),
-            default=0.0,
-        )
-        return max(within, self._begun(tensor))
+        name = tensor.partition("/")[0]
+        near = [bound for other, (bound, _, _) in self._limits.items() if other.partition("/")[0] == name]
+        own = self._limits[tensor][0] if tensor in self._limits else 0.0
+        return max(max(near, default=0.0) if self.circulates else own, self._begun(tensor))
 
     def by_norm(self, tensor: str) -> bool:
         """True if it is measured as a matrix: θ of rows with products, and what has a bound in the Frobenius norm."""
         if self.case.spectral and "/" not in tensor:
             return True
-        return any(one.by_matrix for place, one in self.allowed.items() if place.tensor == tensor)
+        return tensor in self._limits and self._limits[tensor][1]
 
     def unjudged(self, tensor: str) -> bool:
         """True if its bound was vacuous in lockstep, or that of a state array from which it is made."""
-        idle = {place.tensor for place, one in self.allowed.items() if one.vacuous.any()}
         made_from = tensor + "/" if "/" not in tensor and self.circulates else tensor
-        return tensor in idle or any(other.startswith(made_from) for other in idle)
+        return any(idle and (x == tensor or x.startswith(made_from)) for x, (_, _, idle) in self._limits.items())
 
     def _begun(self, tensor: str) -> float:
         """The bound of a tensor of the state before the first update."""

@@ -211,10 +211,16 @@ class Case:
         return all(x.size <= theta.size for x in planned.start(np, "one", theta).values())
 
     def parameters(self) -> dict[str, Array]:
-        """float32 arrays; those of narrower types hold values of that type."""
-        kind, seed = self.situation.start, 0
-        found = {n: inputs.array(kind, s, seed, f"parameter/{n}") for n, s in self.shapes.items()}
-        return {n: rounded(x, self.dtype) for n, x in found.items()}
+        """float32 arrays, not to be written to; those of narrower types hold values of that type."""
+        return dict(self._parameters)
+
+    @cached_property
+    def _parameters(self) -> dict[str, Array]:
+        kind = self.situation.start
+        found = {n: rounded(inputs.array(kind, s, 0, f"parameter/{n}"), self.dtype) for n, s in self.shapes.items()}
+        for x in found.values():
+            x.setflags(write=False)
+        return found
 
     def gradients(self, updates: int | None = None) -> Iterator[dict[str, Array]]:
         """One {name: array} per update; "late" has none before update `LATE`."""

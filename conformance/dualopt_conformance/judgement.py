@@ -117,10 +117,31 @@ def judge(allowed: Allowed, y: Array) -> Judgement:
         return (_by_matrix if allowed.by_matrix else _by_element)(allowed, apart)
 
 
+def most(allowed: Allowed) -> float:
+    """The largest budget, in E, of what is judged and not unsure."""
+    if not allowed.value.size:
+        return 0.0
+    with np.errstate(all="ignore"):
+        return _largest(allowed, _budget(allowed), ~allowed.unsure)
+
+
+def _largest(allowed: Allowed, budget: Array, sure: Array) -> float:
+    judged = sure & ~np.broadcast_to(allowed.vacuous, sure.shape)
+    return float(np.max(np.nan_to_num(budget, nan=0.0, posinf=np.inf), where=judged, initial=0.0))
+
+
+def _budget(allowed: Allowed) -> Array:
+    """What is allowed, in E, to each element, or to all sure elements of its matrix together."""
+    if not allowed.by_matrix:
+        return np.asarray(allowed.bound / allowed.unit)
+    together = frobenius(np.where(allowed.unsure, 0.0, allowed.bound)) + allowed.normwise
+    return np.broadcast_to(together / allowed.length(), allowed.value.shape)
+
+
 def _by_element(allowed: Allowed, apart: Array) -> Judgement:
-    error, budget = apart / allowed.unit, allowed.bound / allowed.unit
+    error = apart / allowed.unit
     outside = apart > allowed.flush
-    return _summary(allowed, apart, error, budget, (apart > allowed.bound) & ~outside, outside)
+    return _summary(allowed, apart, error, (apart > allowed.bound) & ~outside, outside)
 
 
 def _by_matrix(allowed: Allowed, apart: Array) -> Judgement:
@@ -132,20 +153,19 @@ def _by_matrix(allowed: Allowed, apart: Array) -> Judgement:
     outside = beyond & (allowed.unsure | (together > flush + norm)) | farthest & (together > flush + norm)
     stray = (apart > allowed.bound + norm) | farthest
     flushed = stray & np.where(sure, together > bound + norm, apart > allowed.bound + norm) & ~outside
-    error, budget = (np.broadcast_to(x / unit, apart.shape) for x in (together, bound + norm))
-    return _summary(allowed, apart, error, budget, flushed, outside)
+    return _summary(allowed, apart, np.broadcast_to(together / unit, apart.shape), flushed, outside)
 
 
-def _summary(allowed: Allowed, apart: Array, error: Array, budget: Array, flushed: Array, outside: Array) -> Judgement:
-    error = np.asarray(np.where(np.isnan(error), 0.0, error))  # 0/0: nothing deviates, and nothing may
-    budget = np.asarray(np.where(np.isnan(budget), 0.0, budget))
+def _summary(allowed: Allowed, apart: Array, error: Array, flushed: Array, outside: Array) -> Judgement:
+    budget = _budget(allowed)
+    error, budget = (np.where(np.isnan(x), 0.0, x) for x in (error, budget))  # 0/0: nothing deviates, and nothing may
     idle = np.broadcast_to(allowed.vacuous, apart.shape) & np.isfinite(apart)
     outside = outside | ~np.isfinite(apart)
     sure, outside, flushed = ~allowed.unsure & ~idle, outside & ~idle, flushed & ~idle
     gated = np.asarray((sure & ~flushed) | outside)
     found = Judgement(
         apart.size - int(idle.sum()),
-        derived=float(np.max(budget, where=sure, initial=0.0)),
+        derived=_largest(allowed, budget, sure),
         ties=int((allowed.unsure & ~idle).sum()),
         flushed=int(flushed.sum()),
         failed=int(outside.sum()),

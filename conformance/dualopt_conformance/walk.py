@@ -123,11 +123,10 @@ def proposed(case: Case, updates: list[int]) -> Iterator[tuple[int, PlannedGroup
         yield from ((t, planned, proposal) for t, proposal in made if t in updates)
         return
     increments = case.increments(max(updates))
+    first = {name: LATE if name == "late" else 1 for name in (RUN, *case.shapes)}
     for t in updates:
-        plan = Plan(case.recipe, dict(case.shapes))
-        first = {name: LATE if name == "late" else 1 for name in (RUN, *case.shapes)}
         plan.restore({name: sum(increments[since - 1 : t - 1]) for name, since in first.items()}, {})
-        yield t, plan.groups[0], plan.propose(increments[t - 1], case.gradient(t))
+        yield t, planned, plan.propose(increments[t - 1], case.gradient(t))
 
 
 def start(case: Case) -> tuple[dict[str, Array], dict[str, Arrays]]:
