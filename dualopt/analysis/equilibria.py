@@ -61,14 +61,32 @@ def shrink_for(angle: float, amplification: Callable[[float], float]) -> float:
     """
     if angle == 0:
         return 0.0
-    low, high = -40.0, 0.0  # of log(1 − a); both sides are monotonic in it
-    if angle**2 * amplification(1.0) >= 1:
+    if angle >= 1:  # A is 1 where nothing is left
         return 1.0
+    low, high = -40.0, 0.0  # of log(1 − a); both sides are monotonic in it
     for _ in range(60):
         middle = (low + high) / 2
         lost = math.exp(middle)
         low, high = (middle, high) if lost_square(lost) < angle**2 * amplification(lost) else (low, middle)
     return math.exp(high)
+
+
+def masked(lost: float, amplification: Callable[[float], float], *, signs: bool = False) -> float:
+    """1 − a of a walk with cautious shrink: the part of `lost` that the mask u θ <= 0 leaves of E θ².
+
+    θ and the Gaussian readout behind u have the correlation κ = (A − 1) √(1 − a²)/(2a √A), √(π/2) times that for signs,
+    since E θu = η c_u² (A − 1)/(2a) in the steady state. Of θ² the mask then takes ½ − (arcsin κ + κ √(1 − κ²))/π,
+    which is solved for by repetition. Half of it for a short memory, less for a long one, whose updates keep pointing
+    where they have brought the weights. Ours; what the mask does to 2 E θ u, a relative √(1 − a), is neglected.
+    """
+    share = 0.5
+    for _ in range(40):
+        a_lost = share * lost
+        total = amplification(a_lost)
+        kappa = (total - 1) * math.sqrt(lost_square(a_lost)) / (2 * (1 - a_lost) * math.sqrt(total))
+        kappa = min(kappa * (math.sqrt(math.pi / 2) if signs else 1.0), 1.0)
+        share = (share + 0.5 - (math.asin(kappa) + kappa * math.sqrt(1 - kappa**2)) / math.pi) / 2
+    return share * lost
 
 
 def half_life_for(angle: float, amplification: float, dtau: float) -> float:

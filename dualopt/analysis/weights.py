@@ -64,14 +64,22 @@ def read_back(moved: Any, mu: float, c: Any) -> Floats:
     return read / total
 
 
-def of_mean(eta: Any, lost: Any, share: Any) -> Floats:
-    """The weights of updates in the mean x of the fast point: x+ = x + c_x (z+ − x), z+ = a z + η u.
+def of_mean(eta: Any, lost: Any, share: Any, pulled: float = 0.0) -> tuple[Floats, float]:
+    """(the weights of updates, that of θ_0) in the mean x of the fast point z, which starts there like z.
 
-    `share` is c_x. That of update i is η_i Σ_{k≥i} A(i, k) p_k, where p_k = c_k Π_{l>k} (1 − c_l) is that of z_k in x.
+        z+ = z − (1 − a) y + η u        y = (1 − β) z + β x        x+ = x + c_x (z+ − x)
+
+    `share` is c_x, `pulled` is β of the point y that z shrinks in proportion to; 0: z itself. Then the weight of update
+    i is η_i Σ_{k≥i} A(i, k) p_k, with p_k = c_k Π_{l>k} (1 − c_l) that of z_k in x.
     """
-    c = floats(share)
-    left = kept(c)[1:]  # a first c of 1 forgets x_0 altogether, and nothing after it
-    return floats(eta) * backward(1 - floats(lost), c * left)
+    eta, lost, share = np.broadcast_arrays(floats(eta), floats(lost), floats(share))
+    found, of_z, of_x = np.empty(eta.size), 0.0, 1.0  # what z and x after an update weigh in the final x
+    steps = zip(eta.tolist(), lost.tolist(), share.tolist(), strict=True)
+    for i, (step, gone, c) in zip(range(eta.size - 1, -1, -1), reversed(list(steps)), strict=True):
+        ahead = of_z + c * of_x
+        found[i] = step * ahead
+        of_z, of_x = ahead * (1 - gone * (1 - pulled)), (1 - c) * of_x - ahead * gone * pulled
+    return found, of_z + of_x
 
 
 def static(beta3: float, beta1: float, t: int) -> Floats:
