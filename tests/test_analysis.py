@@ -274,6 +274,18 @@ def test_an_angle_is_a_shrink(lost: float, mu: float, c: float) -> None:
     assert equilibria.shrink_for(2.0, lambda x: 1.0) == 1.0
 
 
+@given(st.floats(1e-5, 0.5), UNIT, st.floats(1e-3, 1))
+def test_the_triangle_of_an_update(lost: float, mu: float, c: float) -> None:
+    """cos φ = a + η <θ, u>/‖θ‖², where <θ, u> makes up for what shrinks: η² c_u² + 2aη<θ, u> = (1 − a²)‖θ‖²."""
+    total = steady.linear(lost, mu, c)
+    double = equilibria.lost_square(lost)
+    angle = steady.angle(double, total)
+    along = (double - angle**2) / (2 * (1 - lost))
+    assert math.cos(equilibria.turned(angle, lost)) == pytest.approx(1 - lost + along, rel=1e-12)
+    assert equilibria.turned(angle, lost) <= math.pi
+    assert equilibria.turned(1.0, 1.0) == math.pi / 2
+
+
 def test_half_lives_for_angles() -> None:
     """h_a = 2 ln 2 Δτ/(S η_r²) is the small-angle form of the same."""
     found = equilibria.half_life_for(0.003, 19.0, 256)

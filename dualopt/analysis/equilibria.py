@@ -5,7 +5,10 @@ its memory and c_u² the size of its direction,
 
     η_r² = (1 − a²)/A            ‖ω‖² = η² c_u² A/(1 − a²)            ‖ω_t‖² − ‖ω‖² ~ a^(2t), half-life h_a/2
 
-so choosing an angle is choosing a half-life of shrink, h_a ≈ 2 ln 2 Δτ/(A η_r²), and a step moves the norm alone. It
+η_r is the length of an update over that of ω. Part of it is along ω, where it makes up for what shrinks: the triangle
+of ω, aω and ω+, whose sides are 1, a and η_r, has the angle `turned` at 0, a little less than η_r.
+
+Choosing an angle is choosing a half-life of shrink, h_a ≈ 2 ln 2 Δτ/(A η_r²), and a step moves the norm alone. It
 is within η/(1 − a) times the largest ‖u‖, the norm ball, whatever the gradients.
 
 Weights that are not scale-invariant are pushed along themselves: with λ_u = E<ω, ∇L>/‖ω‖² (`steady.multiplier`) per
@@ -69,6 +72,13 @@ def shrink_for(angle: float, amplification: Callable[[float], float]) -> float:
         lost = math.exp(middle)
         low, high = (middle, high) if lost_square(lost) < angle**2 * amplification(lost) else (low, middle)
     return math.exp(high)
+
+
+def turned(angle: float, lost: float) -> float:
+    """φ, by which ω really turns in the steady state: sin²(φ/2) = (η_r² − (1 − a)²)/(4a). Ours."""
+    if lost >= 1:
+        return math.pi / 2
+    return 2 * math.asin(math.sqrt(min(max(0.0, angle**2 - lost**2) / (4 * (1 - lost)), 1.0)))
 
 
 def masked(lost: float, amplification: Callable[[float], float], *, signs: bool = False) -> float:

@@ -185,7 +185,7 @@ def _additive(life: Life, size: Size, start: float, peak: int) -> Path:
     lost, at = life.lost, float(life.lost[peak])
     amplification = life.total(at)
     double = equilibria.lost_square(at)
-    steady_angle = steady.angle(double, amplification) if at > 0 else None
+    steady_angle = equilibria.turned(steady.angle(double, amplification), at) if at > 0 else None
     most = None if size.most is None else float(forward(1 - lost, life.eta * math.sqrt(size.most), start)[-1])
     if life.pulled and lost.max() > 0:  # z and x pull each other: only what is remembered has been worked out
         return Path(None, None, None, life.aged, lost, None, None, None)
@@ -194,7 +194,7 @@ def _additive(life: Life, size: Size, start: float, peak: int) -> Path:
     walk = _walk(life, lost, size, start)
     settles = steady.radius(float(life.eta[peak]), size.noise, amplification, double) if at > 0 else None
     rms, update = np.sqrt(walk.square), life.eta * np.sqrt(walk.update)
-    return Path(rms, update, _turned(update, rms, start), life.aged, lost, settles, steady_angle, most)
+    return Path(rms, update, _turned(update, rms, start, lost), life.aged, lost, settles, steady_angle, most)
 
 
 def _walk(life: Life, lost: Floats, size: Size, start: float) -> walks.Walk:
@@ -211,11 +211,14 @@ def _walk(life: Life, lost: Floats, size: Size, start: float) -> walks.Walk:
     return walks.Walk(found.square, found.update / ratio)
 
 
-def _turned(update: Floats, rms: Floats, start: float) -> Floats:
-    """The angle of every update, by which weights of the RMS before it turn; at most a right angle."""
-    before = np.append(start, rms[:-1])
-    found: Floats = np.arctan2(update, before)
-    return found
+def _turned(update: Floats, rms: Floats, start: float, lost: Floats) -> Floats:
+    """The angle between weights before and after every update, from the triangle a RMS, η RMS(u), RMS+."""
+    before = (1 - lost) * np.append(start, rms[:-1])
+    product = before * rms
+    excess = update**2 - (rms - before) ** 2
+    half = np.divide(excess, 4 * product, out=np.full(rms.shape, 0.5), where=product > 0)  # from 0: a right angle
+    found: Floats = 2 * np.arcsin(np.sqrt(np.clip(half, 0.0, 1.0)))
+    return np.where(update > 0, found, 0.0)
 
 
 def _targeted(by_shrink: bool, life: Life, size: Size, target: float, start: float, peak: int) -> Path:
@@ -237,9 +240,7 @@ def _targeted(by_shrink: bool, life: Life, size: Size, target: float, start: flo
     reached = np.minimum(free.rms, target)
     update = np.where(free.rms >= target, np.minimum(angle * target, free.update), free.update)
     settles = target if free.settles is None else min(target, free.settles)
-    return Path(
-        reached, update, _turned(update, reached, start), update, life.lost, settles, float(angle[peak]), target
-    )
+    return Path(reached, update, np.arctan2(update, reached), update, life.lost, settles, float(angle[peak]), target)
 
 
 def remembered(life: Life, path: Path) -> tuple[Floats, float]:

@@ -5,7 +5,7 @@
     direction                             c_u² per entry
     NorMuon, scale "rms"                  0.04
             with Muon's factors f         f² / max(m, n)
-    rows, columns of length 1             1/n, 1/m;  centred (1 − 1/m)/n
+    rows, columns of length 1             1/n, 1/m
     damped polar factor, α = 0            1 / max(m, n)
       rows brought to length 1 last       as rows
     powers of singular values, c = 0, ½   1 / max(m, n)
@@ -59,7 +59,7 @@ def size_of(direction: Direction, noise: Noise, shape: Shape, mu: float, c: floa
         return Size.fixed(scale**2 / (m * n if direction.scale == "rms" else max(m, n)))
     if isinstance(g, Lines) or (isinstance(g, Spectral) and g.rows == AFTER):
         line = m if isinstance(g, Lines) and g.axis == -2 else n
-        return Size.fixed((1 - 1 / m if g.centred else 1) / line)
+        return Size.fixed(1 / line)  # centred, too: rows of mean 0 keep it but for the spread of their lengths
     if isinstance(g, Spectral) and g.power == "0":
         return Size.fixed(min(m - 1 if g.centred else m, n) / (m * n))
     if isinstance(g, Freon) and g.exponent in (0.0, 0.5):
