@@ -29,10 +29,6 @@ from dualopt.plan import Plan
 
 SHAPE = (8, 16, 24)
 ENTRIES_OF = math.prod(SHAPE)
-STATED: Mapping[str, dict[str, Any]] = {
-    "mean": {"root_interval": 10.0},
-    "sophia": {"second_memory_half_life": 50.0},
-}
 
 
 def recipe(table: Mapping[str, Any], **tables: Any) -> Recipe:
@@ -200,9 +196,9 @@ def test_weights_in_a_mean(given: list[tuple[float, float, float]], pulled: floa
 def test_predicted_shares_are_those_of_a_run(table: dict[str, Any], shape: Any) -> None:
     """SGDM is linear: the derivative of what is evaluated by θ_0 and by every gradient is their share."""
     n, h = 30, 25.0
-    if shape == "equal-weight-17" and table.get("shrink") == "corrected":
-        pytest.skip("the shape drives the shrink itself")
-    lengths = {"total": 300.0, "warmup": 40.0} if shape == "cosine" else {}
+    if table.get("shrink") == "corrected" and shape.startswith("equal"):
+        shape = "linear"  # the other drives the shrink itself
+    lengths = {"total": 300.0, "warmup": 40.0} if shape in ("cosine", "linear") else {}
     table = {"step": 0.3, "shrink_half_life": 10 * h, "readout": 0.8, "memory_half_life": 40.0} | table
     whole = recipe(table, count=Count("tokens", 10), schedule=Schedule(shape, **lengths))
     plan = Plan(whole, {"w": (n + 1, 1)}, float64=True)
@@ -300,12 +296,11 @@ def plain(found: Prediction) -> None:
         assert 0 <= g.left <= 1 + 1e-12
 
 
-@pytest.mark.parametrize("name", ENTRIES)
-@pytest.mark.parametrize("motion", WAYS)
+TAKEN = [(n, m) for n, e in ENTRIES.items() for m in WAYS if meaning.not_taken(e, e.under(m)) is None]
+
+
+@pytest.mark.parametrize(("name", "motion"), TAKEN)
 def test_every_row_under_every_motion(name: str, motion: str) -> None:
-    entry = ENTRIES[name]
-    if meaning.not_taken(entry, entry.under(motion)) is not None:
-        pytest.skip("the motion does not take the row")
     shapes = {"w": (6, 8), "stack": (2, 4, 5)}
     whole = recipe({"optimizer": name, "motion": motion})
     for schedule in (Schedule(), Schedule("warmup-stable-decay", warmup=10, total=50, decay=20)):
