@@ -37,13 +37,13 @@ def recipe(table: Mapping[str, Any], **tables: Any) -> Recipe:
 
 
 def run(table: Mapping[str, Any], updates: int, shape: tuple[int, ...] = SHAPE) -> list[Any]:
-    """θ before and after every update on noise; of averaged rows the fast point."""
+    """θ before and after every update on noise; of averaged rows the fast point, and at last the mean."""
     rng = np.random.default_rng(0)
     start = {"w": 0.1 * rng.standard_normal(shape)}
     grads = [{"w": rng.standard_normal(shape)} for _ in range(updates)]
     found = replay(table, start, grads, 1, dtype="float64", tier="fast")
     if "z" in found.state[-1]["w"]:
-        return [start["w"], *(s["w"]["z"] for s in found.state)]
+        return [start["w"], *(s["w"]["z"] for s in found.state), found.state[-1]["w"]["x"]]
     return [start["w"], *(p["w"] for p in found.params)]
 
 
@@ -95,6 +95,10 @@ def test_sizes_and_angles_of_rows_on_noise(name: str) -> None:
     assert line.end is not None
     assert line.most is not None
     assert 1 / (1 + above) - error < rms(thetas[-1]) / line.end < 1 + error
+    if seen.motion == "averaged":
+        thetas.pop()
+        assert curves.rms is not None
+        assert 1 / (1 + above) - error < rms(thetas[-1]) / curves.rms[-1] < 1 + error
     assert rms(thetas[-1]) <= line.most
     assert curves.angle is not None
     angles = [turned(*pair) for pair in zip(thetas[-61:-1], thetas[-60:], strict=True)]
@@ -376,6 +380,23 @@ def test_the_size_of_a_row_by_its_own_update() -> None:
         found = size_of(chosen.direction, noise_of(chosen.direction, full), (9, 14), 1.0, 0.1)
         centred = 0.03 if stated.get("centred") and name == "row_norm" else 1e-7  # of rows of unequal length
         assert found.noise == pytest.approx(float(np.mean(u * u)), rel=centred), (name, stated)
+
+
+def test_slopes_size_what_follows_the_gradient() -> None:
+    """SGDM with a penalty and Adam with one, on rows of 128, against the published equilibria; a → 1 in SGDM's A."""
+    raw = equilibria.sgdm(0.01, 5e-4, 0.9, 1.0, 128 * 1e-4)
+    table = {"optimizer": "sgdm", "step": 0.1, "memory_half_life": half_life(0.9, 1), "l2": 5e-4}
+    (line,) = predict(recipe(table), {"w": (3, 128)}, count=50, slope=1e-4).groups[0].seen
+    assert line.settles is not None
+    assert line.settles * math.sqrt(128) == pytest.approx(raw.norm, rel=1e-3)
+    assert line.turns == pytest.approx(raw.angle, rel=1e-3)
+    adam = {"optimizer": "adam_l2", "step": 1e-3, "l2": 1e-3, "memory_half_life": half_life(0.9, 1)}
+    (line,) = predict(recipe(adam), {"w": (3, 128)}, count=50, slope=1e-4).groups[0].seen
+    assert line.settles is not None
+    assert line.settles * math.sqrt(128) == pytest.approx(0.3838905148, rel=1e-9)
+    assert line.turns == pytest.approx(0.006760419514, rel=1e-9)
+    (line,) = predict(recipe(adam), {"w": (3, 128)}, count=50).groups[0].seen
+    assert (line.end, line.settles, line.turns) == (None, None, None)
 
 
 def test_paths_start_where_weights_are() -> None:

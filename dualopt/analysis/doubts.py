@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ..motion import ADDITIVE, AVERAGED
 from ..plaintext import readable
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ def doubts_about(groups: Sequence[Outlook], base: str, end: int, curvature: floa
         where = f"group {g.name!r}"
         if g.early < FORGOTTEN * 0.25:
             yield (
-                f"{where} forgets its early data: the first quarter of the run has {g.early:.1%} of the final "
-                f"weights, half of them reach back {readable(float(f'{g.reach:.3g}'))} {base}. A longer "
-                "shrink_half_life, or a schedule that lets shrink fall with the step, keeps more of it"
+                f"{where} forgets its early data: the first quarter of the run has {_percent(g.early)} of what "
+                f"is in the final weights, half of them reach back {readable(float(f'{g.reach:.3g}'))} {base}. "
+                "A longer shrink_half_life, or a schedule that lets shrink fall with the step, keeps more of it"
             )
         if g.matrices and g.left > REMEMBERED:
             yield from _initial(g, where, end, base)
@@ -32,14 +33,21 @@ def doubts_about(groups: Sequence[Outlook], base: str, end: int, curvature: floa
     yield from _apart(groups)
 
 
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 1e-3 else "less than 0.1%"
+
+
 def _initial(g: Outlook, where: str, end: int, base: str) -> Iterator[str]:
     cosines = [s.cosine for s in g.seen if s.cosine is not None and len(s.shape) > 1]
     if cosines and max(cosines) < REMEMBERED:  # what has grown since is much longer
         return
-    shrink = "nothing shrinks" if g.shrink_half_life == math.inf else "the shrink_half_life is long beside the run"
+    why, cure = "its updates turn it too little", "Larger angles forget more"
+    if g.motion in (ADDITIVE, AVERAGED):
+        why = "nothing shrinks" if g.shrink_half_life == math.inf else "the shrink_half_life is long beside the run"
+        cure = "A shrink_half_life of a fifth of the run leaves 3 %"
     yield (
-        f"{where} never forgets its initialisation: {g.left:.0%} of it is left after {readable(end)} {base}, as "
-        f"{shrink}. A shrink_half_life of a fifth of the run leaves 3 %"
+        f"{where} never forgets its initialisation: {g.left:.0%} of it is left after {readable(end)} {base}, as {why}. "
+        f"{cure}"
     )
 
 

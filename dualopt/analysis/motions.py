@@ -1,7 +1,7 @@
 """What the motion of a row makes of its scalars: how much of the past every update loses, and how far weights turn.
 
     motion           1 − a                                    angle per update
-    additive         c_a, and ηλ of SGDM's penalty;           η RMS(u)/RMS(θ), θ of the walk
+    additive         c_a, and ηλ of SGDM's penalty;           of the triangle a RMS(θ), η RMS(u), RMS(θ+)
                      what the mask leaves of it if cautious
     target_rms       as additive                              of the steady state; of the walk where η is too short
       by shrink      that with which the walk stays at R      η RMS(u)/R
@@ -146,6 +146,7 @@ class Path:
         settles: the RMS of the steady state at the peak of the step; None: there is none, or it is not known.
         turns: the angle per update there.
         most: the RMS that weights cannot pass at the end, if the size of u has a bound.
+        spread: mean square of what one gradient adds per unit of `moved` before the memory; None: not known, or turned.
     """
 
     rms: Floats | None
@@ -156,10 +157,17 @@ class Path:
     settles: float | None
     turns: float | None
     most: float | None
+    spread: float | None = None
 
 
-def path_of(planned: PlannedGroup, life: Life, course: Course, shape: Shape, start: float) -> Path:
-    """What happens to parameters of this logical shape and RMS `start` at the beginning."""
+def path_of(
+    planned: PlannedGroup, life: Life, course: Course, shape: Shape, start: float, slope: float | None = None
+) -> Path:
+    """What happens to parameters of this logical shape and RMS `start` at the beginning.
+
+    `slope` is E(g‖ω‖)² per entry of a scale-invariant row ω, where it is known: it sizes the steady states of SGDM and
+    of Adam with a penalty.
+    """
     motion, action = planned.row.motion, planned.action
     size = size_of(planned.row.direction, life.noise, shape, life.mu, life.c)
     peak = int(np.argmax(life.eta))
@@ -177,7 +185,35 @@ def path_of(planned: PlannedGroup, life: Life, course: Course, shape: Shape, sta
     if isinstance(motion, Held | Targeted):
         return _targeted(isinstance(motion, Held), life, size, float(action["target_rms"]), start, peak)
     assert life.lost is not None
+    if life.pulled and life.lost.max() > 0:  # z and x pull each other: only what is remembered has been worked out
+        return Path(None, None, None, life.aged, life.lost, None, None, None)
+    penalty = float(action.get("l2", 0.0))
+    if isinstance(life.noise.geometry, Identity) or penalty:
+        settles, turns = _sloped(life, penalty, peak, slope, shape)
+        return Path(None, None, None, life.aged, life.lost, settles, turns, None)
     return _additive(life, size, start, peak)
+
+
+def _sloped(
+    life: Life, penalty: float, peak: int, slope: float | None, shape: Shape
+) -> tuple[float | None, float | None]:
+    """(RMS, angle) in the steady state of rows whose gradients have this slope; SGDM's angle needs none."""
+    assert life.lost is not None
+    eta, lost, entries = float(life.eta[peak]), float(life.lost[peak]), shape[-1] if shape else 1
+    if not isinstance(life.noise.geometry, Identity):
+        if slope is None or lost or life.mu != 1 or not (eta and entries):
+            return None, None
+        found = equilibria.adam_l2(eta, penalty, 1 - life.c, entries, slope)
+        return found.norm / math.sqrt(entries), found.angle
+    if not lost:
+        return None, None
+    total = life.total(lost)
+    angle = equilibria.turned(steady.angle(equilibria.lost_square(lost), total), lost)
+    if slope is None or not entries:
+        return None, angle
+    of_one = total / steady.readout(life.mu, life.c)  # E‖u_tot‖² is that of a gradient for a → 1
+    square = eta * math.sqrt(of_one * entries * slope / equilibria.lost_square(lost))  # ‖ω‖², as E‖g‖² ~ 1/‖ω‖²
+    return math.sqrt(square / entries), angle
 
 
 def _additive(life: Life, size: Size, start: float, peak: int) -> Path:
@@ -187,14 +223,13 @@ def _additive(life: Life, size: Size, start: float, peak: int) -> Path:
     double = equilibria.lost_square(at)
     steady_angle = equilibria.turned(steady.angle(double, amplification), at) if at > 0 else None
     most = None if size.most is None else float(forward(1 - lost, life.eta * math.sqrt(size.most), start)[-1])
-    if life.pulled and lost.max() > 0:  # z and x pull each other: only what is remembered has been worked out
-        return Path(None, None, None, life.aged, lost, None, None, None)
     if size.noise is None:
         return Path(None, None, None, life.aged, lost, None, steady_angle, most)
     walk = _walk(life, lost, size, start)
     settles = steady.radius(float(life.eta[peak]), size.noise, amplification, double) if at > 0 else None
+    spread = 1.0 if isinstance(life.noise.geometry, Rms) else size.noise * steady.readout(life.mu, life.c)
     rms, update = np.sqrt(walk.square), life.eta * np.sqrt(walk.update)
-    return Path(rms, update, _turned(update, rms, start, lost), life.aged, lost, settles, steady_angle, most)
+    return Path(rms, update, _turned(update, rms, start, lost), life.aged, lost, settles, steady_angle, most, spread)
 
 
 def _walk(life: Life, lost: Floats, size: Size, start: float) -> walks.Walk:
@@ -244,9 +279,21 @@ def _targeted(by_shrink: bool, life: Life, size: Size, target: float, start: flo
 
 
 def remembered(life: Life, path: Path) -> tuple[Floats, float]:
-    """(the share of every gradient, that of the initial weights) in what a run ends with."""
+    """(the weights of all gradients, that of the initial weights) in what a run ends with, if it averages the mean."""
     if life.shares is None:
-        left = float(weights.initial_left(path.lost)[-1])
-        return weights.of_gradients(path.moved, path.lost, life.mu, life.c), left
-    moved, left = weights.of_mean(path.moved, path.lost, life.shares, life.pulled)
+        moved, left = weights.of_updates(path.moved, path.lost), float(weights.initial_left(path.lost)[-1])
+    else:
+        moved, left = weights.of_mean(path.moved, path.lost, life.shares, life.pulled)
     return weights.read_back(moved, life.mu, life.c), left
+
+
+def evaluated(life: Life, path: Path, start: float) -> tuple[float | None, float | None]:
+    """(RMS, cosine with the initial weights) of what a run ends with, if it averages the mean."""
+    if life.shares is None:
+        end = None if path.rms is None else float(path.rms[-1])
+        left = float(weights.initial_left(path.lost)[-1])
+    else:
+        added, left = remembered(life, path)
+        square = None if path.spread is None else path.spread * float(np.sum(added**2))
+        end = None if square is None else math.sqrt(square + (left * start) ** 2)
+    return end, (min(1.0, left * start / end) if end else None)

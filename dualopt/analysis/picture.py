@@ -16,6 +16,7 @@ _COLOURS = (
     "#1f9aa8", "#6b6b6b", "#8a3d1f", "#55761f", "#3f4fb5", "#a0548a",
 )  # fmt: skip
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))
+MOST = 5.0  # of a linear axis: beyond it one group remembers little, and the others would lie on the axis
 _GREY = "#777777"
 _NOTHING = "nothing to show: it depends on the size of the gradients"
 
@@ -24,15 +25,17 @@ def predicted_plot(path: str | Path, found: Prediction) -> None:
     """Write the PNG. Raises: ImportError without matplotlib."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.ticker import MaxNLocator
 
     columns = min(4, max(1, len(found.groups)))
     lines = -(-len(found.groups) // columns)
     figure = Figure(figsize=(11.5, 7.2 + 0.22 * lines), dpi=130, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
     axes = figure.subplots(2, 3)
+    uneven = max(float(np.max(g.curves.weight)) for g in found.groups) > MOST
     panels: tuple[tuple[str, str, Callable[[Curves], Any]], ...] = (
         ("RMS of the weights", "log", lambda c: c.rms),
         ("Angle of an update, radians", "log", lambda c: c.angle),
-        ("Weight of each batch at the end, 1: all alike", "linear", lambda c: c.weight),
+        ("Weight of each batch at the end, 1: all alike", "log" if uneven else "linear", lambda c: c.weight),
         ("Step η", "log", lambda c: c.step),
         ("Share that one update shrinks, 1 − a", "log", lambda c: c.lost),
     )
@@ -41,7 +44,7 @@ def predicted_plot(path: str | Path, found: Prediction) -> None:
         axis.set_title(title, fontsize=10, loc="left")
         if any(drawn):
             axis.set_yscale(scale)
-            _limits(axis, scale)
+            _limits(axis, scale, [pick(group.curves) for group in found.groups])
         else:
             axis.set_yticks([])
             axis.text(0.5, 0.5, "none" if "shrinks" in title else _NOTHING, transform=axis.transAxes, ha="center")
@@ -51,6 +54,7 @@ def predicted_plot(path: str | Path, found: Prediction) -> None:
     for axis in axes.flat[:5]:
         axis.set_xlim(0, found.end)
         axis.xaxis.set_major_formatter(lambda value, _: _short(value))
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.set_xlabel(found.base, fontsize=9)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
@@ -90,16 +94,17 @@ def _line(axis: Any, i: int, group: Outlook, values: Any, scale: str) -> bool:
     return True
 
 
-def _limits(axis: Any, scale: str) -> None:
-    """At least a factor of 4 from bottom to top, at most 10³: a step that ends at 0 falls out of the picture."""
+def _limits(axis: Any, scale: str, curves: list[Any]) -> None:
+    """At least a factor of 4, and down to 1/300 of every peak: a step that ends at 0 falls out of the picture."""
     low, high = axis.get_ylim()
     if scale == "linear":
         axis.set_ylim(0, max(high, 1.5))
     elif high / low < 4:
         middle = (low * high) ** 0.5
         axis.set_ylim(middle / 2, middle * 2)
-    elif high / low > 1e3:
-        axis.set_ylim(high / 1e3, high)
+    else:
+        peaks = [float(np.max(x)) for x in curves if x is not None]
+        axis.set_ylim(max(low, min(x for x in peaks if x > 0) / 300), high)
 
 
 def _bars(axis: Any, groups: tuple[Outlook, ...]) -> None:

@@ -27,7 +27,7 @@ from ..recursion import Shape
 from . import stability, weights
 from .course import Course, course, updates_until
 from .doubts import doubts_about
-from .motions import Life, Path, life_of, path_of, remembered
+from .motions import Life, Path, evaluated, life_of, path_of, remembered
 from .recurrence import Floats
 from .sizes import linear_in_gradient
 
@@ -41,7 +41,7 @@ class Seen:
     """Parameters of one shape in a group, and their RMS. None: not known.
 
     Attributes:
-        start, end: of θ, `start` given or assumed.
+        start, end: of θ, `start` given or assumed, `end` of what is evaluated then.
         assumed: True if `start` is a guess from the shape.
         settles: that of the steady state at the peak of the step.
         most: that which no gradients can exceed at the end.
@@ -134,6 +134,7 @@ def predict(
     dtypes: Mapping[str, str] | None = None,
     count: int | None = None,
     curvature: float | None = None,
+    slope: float | None = None,
 ) -> Prediction:
     """What `recipe` does to parameters of these shapes.
 
@@ -144,6 +145,7 @@ def predict(
         count: where the run ends, in the base unit. By default where the schedule ends, or after five half-lives of
             the longest shrink.
         curvature: the largest of the Hessian, if it is known, to compare thresholds with.
+        slope: E(g‖ω‖)² per entry of rows ω, if it is known: what SGDM and Adam with a penalty settle by.
 
     Raises:
         RecipeError: the recipe does not fit the parameters, or has too many updates.
@@ -158,7 +160,9 @@ def predict(
     updates = updates_until(plan, end)
     rows = list(lines(plan, shapes, {}))
     groups = tuple(
-        _outlook(planned, plan, i, updates, [row for row in rows if row.group == planned.group.name], starts or {})
+        _outlook(
+            planned, plan, i, updates, [row for row in rows if row.group == planned.group.name], starts or {}, slope
+        )
         for i, planned in enumerate(plan.groups)
     )
     base, usual = recipe.count.base, recipe.count.per_update
@@ -185,7 +189,13 @@ def assumed_start(shape: Shape) -> float:
 
 
 def _outlook(
-    planned: PlannedGroup, plan: Plan, i: int, updates: int, rows: list[Line], starts: Mapping[str, float]
+    planned: PlannedGroup,
+    plan: Plan,
+    i: int,
+    updates: int,
+    rows: list[Line],
+    starts: Mapping[str, float],
+    slope: float | None,
 ) -> Outlook:
     shared: tuple[Course, Life] | None = None
     paths: dict[tuple[Shape, float], tuple[Course, Life, Path]] = {}
@@ -198,12 +208,13 @@ def _outlook(
         known = [starts[name] for name in row.names if name in starts]
         start = math.sqrt(sum(x * x for x in known) / len(known)) if known else assumed_start(row.shape)
         if (shape, start) not in paths:
-            paths[shape, start] = (*shared, path_of(planned, shared[1], shared[0], shape, start))
+            paths[shape, start] = (*shared, path_of(planned, shared[1], shared[0], shape, start, slope))
         run, life, path = paths[shape, start]
         entries = len(row.names) * math.prod(row.shape)
         found.append((entries, _seen(row, path, start, not known, life), run, life, path))
     _, _, run, life, path = max(found, key=lambda one: one[0])
-    share, left = remembered(life, path)
+    added, left = remembered(life, path)
+    share = added / (float(np.sum(added)) or 1.0)
     peak = int(np.argmax(life.eta if life.angle is None else life.angle))
     lost = float(path.lost[peak])
     shrinks = math.inf if lost == 0 else 0.0 if lost >= 1 else -math.log(2) * run.dtau / math.log1p(-lost)
@@ -222,7 +233,7 @@ def _outlook(
         shrink_half_life=shrinks,
         period=weights.period(0.1, shrinks),
         left=left,
-        early=float(np.sum(share[:quarter]) / max(float(np.sum(share)), 1e-300)),
+        early=float(np.sum(share[:quarter])),
         reach=weights.reach(share, np.full(updates, float(run.dtau))),
         threshold=threshold,
         preconditioned=threshold is not None and "c_v" in planned.row.needs,
@@ -233,9 +244,7 @@ def _outlook(
 
 
 def _seen(row: Line, path: Path, start: float, assumed: bool, life: Life) -> Seen:
-    end = None if path.rms is None else float(path.rms[-1])
-    left = remembered(life, path)[1] if life.shares is None else None
-    cosine = None if end is None or left is None else (min(1.0, left * start / end) if end > 0 else None)
+    end, cosine = evaluated(life, path, start)
     return Seen(
         pattern=row.pattern,
         names=row.names,
@@ -263,13 +272,11 @@ def _threshold(planned: PlannedGroup, life: Life, path: Path, peak: int) -> floa
 def _curves(planned: PlannedGroup, run: Course, life: Life, path: Path, share: Floats) -> Curves:
     t = run.tau.size
     at = np.unique(np.round(np.linspace(0, t - 1, min(t, CURVE))).astype(np.int64))
-    step = life.eta if "eta" in run.k else life.angle
+    step = life.eta if "eta" in run.k else life.angle if life.angle is not None else run.q * planned.step
     edges = np.append(at, t)
     density = np.add.reduceat(share, at) / np.diff(edges) * t
 
     def picked(values: Floats | None) -> Floats | None:
         return None if values is None else values[at]
 
-    return Curves(
-        run.tau[at], picked(path.rms), picked(path.angle), density, (run.q if step is None else step)[at], path.lost[at]
-    )
+    return Curves(run.tau[at], picked(path.rms), picked(path.angle), density, step[at], path.lost[at])

@@ -51,17 +51,14 @@ def of_updates(eta: Any, lost: Any) -> Floats:
 
 def of_gradients(eta: Any, lost: Any, mu: float, c: Any) -> Floats:
     """β̄(j, t) for every gradient j; zeros if nothing moves."""
-    return read_back(of_updates(eta, lost), mu, c)
+    moved = of_updates(eta, lost)
+    return read_back(moved, mu, c) / (float(np.sum(moved)) or 1.0)
 
 
 def read_back(moved: Any, mu: float, c: Any) -> Floats:
-    """β̄ from the weights of updates, of any motion: through the readout and the memory, back to gradients."""
+    """From the weights of updates, of any motion, to those of gradients: back through the readout and the memory."""
     w, c = np.broadcast_arrays(floats(moved), floats(c))
-    total = float(np.sum(w))
-    if not total:
-        return np.zeros(w.shape)
-    read: Floats = (1 - mu) * w + mu * c * backward(1 - c, w)
-    return read / total
+    return (1 - mu) * w + mu * c * backward(1 - c, w)  # type: ignore[no-any-return]
 
 
 def of_mean(eta: Any, lost: Any, share: Any, pulled: float = 0.0) -> tuple[Floats, float]:

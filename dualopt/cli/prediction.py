@@ -60,6 +60,10 @@ def command(
         float | None,
         typer.Option(help="The largest curvature, where it is known, to compare with.", show_default=False),
     ] = None,
+    slope: Annotated[
+        float | None,
+        typer.Option(help="E(g‖ω‖)² per entry of rows: sizes SGDM and Adam with a penalty.", show_default=False),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="A directory for prediction.png and prediction.json.", show_default=False)
     ] = None,
@@ -68,12 +72,19 @@ def command(
     """Predict time constants, sizes, angles and memories of every group, without training: a picture with --out."""
     if dtype is not None and dtype not in DTYPES:
         raise RecipeError(f"--dtype is one of {', '.join(DTYPES)}, got {dtype!r}")
-    if curvature is not None and not (math.isfinite(curvature) and curvature > 0):
-        raise RecipeError(f"--curvature is a finite number > 0, got {curvature!r}")
+    for option, value in (("--curvature", curvature), ("--slope", slope)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise RecipeError(f"{option} is a finite number > 0, got {value!r}")
     seen = _gpt() if model is None else _model(model)
     dtypes = seen.dtypes if dtype is None else dict.fromkeys(seen.shapes, dtype)
     found = predict(
-        _recipe(recipe, per_update), seen.shapes, starts=seen.starts, dtypes=dtypes, count=count, curvature=curvature
+        _recipe(recipe, per_update),
+        seen.shapes,
+        starts=seen.starts,
+        dtypes=dtypes,
+        count=count,
+        curvature=curvature,
+        slope=slope,
     )
     kept = None if out is None else _write(out, found)
     if as_json:
@@ -228,7 +239,7 @@ def _number(x: float | None) -> str:
 
 
 def _share(x: float) -> str:
-    return f"{100 * x:.2g} %" if x < 0.995 else f"{100 * x:.0f} %"
+    return "0 %" if x < 1e-4 else f"{100 * x:.2g} %" if x < 0.995 else f"{100 * x:.0f} %"
 
 
 def _brief(counts: float) -> str:
