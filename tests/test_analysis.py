@@ -243,6 +243,20 @@ def test_published_equilibria() -> None:
     close(numbers(equilibria.adam_l2(1e-3, 1e-3, 0.9, 128, 1e-4)), (0.002595260928, 0.006760419514, 0.3838905148))
 
 
+def test_the_transient_of_adamw() -> None:
+    """Equation 36 for η = 1e-3, λ = 0.1, 128 entries from ‖ω_0‖ = 1/√3, to its four digits; and update by update.
+
+    The walk knows corrections for age, a memory that fills up, and a < 1 in A, which is 9e-4 below S: half in the norm.
+    """
+    eta, a = 1e-3, 1 - 1e-4
+    limit = equilibria.adamw(eta, 0.1, 0.9, 128).norm ** 2
+    t = np.arange(1, 30_001)
+    path = walks.walk(eta / (1 - 0.9**t), 1e-4, 1.0, 0.1, start=1 / 3 / 128).square
+    for at, norm in ((5000, 0.7261), (10_000, 0.7736), (20_000, 0.7965), (30_000, 0.7995)):
+        assert math.sqrt(steady.transient(1 / 3, limit, a, at)) == pytest.approx(norm, abs=5e-5)
+        assert math.sqrt(128 * path[at - 1]) == pytest.approx(norm, rel=6e-4)
+
+
 @pytest.mark.parametrize(
     ("slope", "norm", "angle"),
     [(1.17e-7, 0.116, 0.0222), (2.56e-5, 0.284, 0.00908), (9.27e-5, 0.352, 0.00733), (3.96e-4, 0.447, 0.00577)],

@@ -1,4 +1,4 @@
-"""What a recipe will do, without training: pure float64 host arithmetic on `steady` and `noise`.
+"""What a recipe will do, without training: float64 on the host, on top of `steady` and `noise`.
 
     recurrence    y_i = b_i y_{i−1} + x_i for a million updates
     weights       what θ_t remembers: the weight of every update, gradient and of the initial weights
@@ -6,6 +6,14 @@
     equilibria    where it settles, and how fast weights turn there; published rows in raw knobs
     sizes         how large the updates of every row are
     stability     the largest curvature that a step stands
+
+are formulas of arrays and numbers; these read recipes, import the core and nothing of it imports them:
+
+    course        the scalars of every update of a run
+    motions       what the motion of a row makes of them: radius, angle, what is left
+    prediction    all of this for every group of a recipe
+    doubts        what is probably not meant
+    picture       prediction.png
 
 Predictions are of gradients that are noise, with a mean of 0: weights of real runs are larger where gradients agree, at
 most by the norm ball.
