@@ -181,8 +181,8 @@ def explain(
     ends = sorted({checked.count.per_update, count or checked.count.per_update})
     return Explanation(
         count=checked.count,
-        schedule=_schedule(checked),
-        rows=tuple(_lines(plan, shapes, tied)),
+        schedule=schedules(checked),
+        rows=tuple(lines(plan, shapes, tied)),
         groups=tuple(_group(planned) for planned in plan.groups),
         scalars=tuple(s for end in ends for s in _scalars(plan, end)) if scalars else (),
         dry=_dry(plan) if dry else None,
@@ -199,7 +199,7 @@ def _shape(shape: Shape) -> str:
     return " × ".join(map(str, shape)) if shape else "scalar"
 
 
-def _schedule(recipe: Recipe) -> str:
+def schedules(recipe: Recipe) -> str:
     """The schedules in one line."""
     told = []
     for name, schedule in (("", recipe.schedule), ("; shrink ", recipe.shrink_schedule)):
@@ -220,7 +220,7 @@ def _group(planned: PlannedGroup) -> GroupUse:
     return GroupUse(planned.group.name, entry.name, entry.source, len(planned.views), entries, uses)
 
 
-def _lines(plan: Plan, shapes: Mapping[str, Shape], tied: Mapping[str, str]) -> Iterable[Line]:
+def lines(plan: Plan, shapes: Mapping[str, Shape], tied: Mapping[str, str]) -> Iterable[Line]:
     """In model order, alike parameters of one group joined."""
     joined: dict[tuple[str, Shape, int], list[str]] = {}
     for name, shape in shapes.items():

@@ -137,8 +137,7 @@ class Plan:
         action = self.groups[i].action if actions is None else {**self.groups[i].action, **actions[i]}
         tau = self.tau + dtau
         if steps is None:
-            life = action.get("shrink_half_life", math.inf)
-            q, q_shrink = self._schedule.at(tau, dtau, life, self.recipe.count.per_update)
+            q, q_shrink = self.scheduled_at(tau, dtau, action.get("shrink_half_life", math.inf))
         else:
             name, peak = self.groups[i].group.name, action.get("step", 0.0)
             if steps[i] and "step" not in action:
@@ -154,9 +153,14 @@ class Plan:
                     f"{steps[i]!r} exceeds; state the highest η as the step"
                 )
             q_shrink = q if self.recipe.schedule.drives == "both" else 1.0
-        if self._shrink_schedule is not None:
-            q_shrink = self._shrink_schedule.q(tau)
+            if self._shrink_schedule is not None:
+                q_shrink = self._shrink_schedule.q(tau)
         return action, q, q_shrink
+
+    def scheduled_at(self, tau: int, dtau: int, shrink_half_life: float) -> tuple[float, float]:
+        """(q, q_shrink) that the recipe has for the update from `tau − dtau` to `tau` with this shrink half-life."""
+        q, q_shrink = self._schedule.at(tau, dtau, shrink_half_life, self.recipe.count.per_update)
+        return q, q_shrink if self._shrink_schedule is None else self._shrink_schedule.q(tau)
 
     def current_step(self, i: int) -> float:
         """η of the last update of group i under the recipe's schedule."""

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import DualoptError, MissingFrameworkError
-from . import conversion, demo, inspection, listing, missing, replaying, training
+from . import conversion, demo, inspection, listing, missing, prediction, replaying, training
 from .output import complain
 
 BAD_INPUT, MISSING = 2, 3  # exit statuses; 1 is a comparison that failed, 130 an interrupted run
@@ -44,6 +44,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("train")(training.train)
 app.command("explain")(inspection.explain)
+app.command("predict")(prediction.command)
 app.command("convert")(conversion.convert)
 app.command("replay")(replaying.replay)
 app.command("list")(listing.catalogue)

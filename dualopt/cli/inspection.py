@@ -32,7 +32,7 @@ def explain(
     """Show which parameter gets which optimizer with which coordinates, and find errors before training."""
     if model is not None and gpt:
         raise RecipeError("--model and --gpt both name a model; give one of them")
-    shapes = parameter_shapes(GPTConfig()) if model is None else _shapes(model)
+    shapes = parameter_shapes(GPTConfig()) if model is None else model_shapes(model)
     found = explanation(shapes, recipe, scalars=scalars, dry=dry, count=count)
     if as_json:
         emit(found.to_dict())
@@ -40,7 +40,7 @@ def explain(
         stdout().print(found.table(), markup=False, soft_wrap=True)
 
 
-def _shapes(path: Path) -> dict[str, Shape]:
+def model_shapes(path: Path) -> dict[str, Shape]:
     """Parameter shapes from a JSON file. RecipeError if it does not hold any."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))

@@ -55,14 +55,15 @@ def complain(error: object) -> None:
 
 def emit(data: Mapping[str, Any] | Sequence[Any]) -> None:
     """`data` as JSON on stdout; numbers that JSON does not have become null (NaN) or strings ("inf")."""
-    print(json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """`value` without numbers that JSON does not have: null for NaN, a string for infinity."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(x) for key, x in value.items()}
+        return {str(key): plain(x) for key, x in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(x) for x in value]
+        return [plain(x) for x in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value
@@ -75,7 +76,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         made.add_column(column, justify="right" if i else "left", overflow="fold")
     for row in rows:
         made.add_row(*row)
-    say(title, style="bold")
+    if title:
+        say(title, style="bold")
     stdout().print(made)
     stdout().print()
 
