@@ -26,6 +26,8 @@ from dualopt_conformance.arithmetic import NATIVE
 from dualopt_conformance.bounds import Bounds
 from dualopt_conformance.polar_bounds import polar_bound
 
+from .budgeted import assert_within, lockstep
+
 Array = np.ndarray[Any, Any]
 EXACT = exact(np)
 U = 2.0**-8
@@ -225,6 +227,11 @@ def test_the_bound_holds(backend: Backend, form: str, seed: int, steps: int) -> 
         assert error <= float(bound.norm[0, 0, 0])
     if steps == 1:
         assert float(bound.norm[0, 0, 0]) < 0.1 * np.linalg.norm(bound.x)
+
+
+@pytest.mark.parametrize("tier", ["exact", "fast"])
+def test_updates_lie_within_their_budgets(backend: Backend, tier: str) -> None:
+    assert_within(lockstep("muon.two_bfloat16/usual", backend, 6, tier))
 
 
 # ---- the fast tiers
