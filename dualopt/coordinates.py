@@ -9,7 +9,7 @@ from numbers import Real
 
 from .directions.norm_balls import NORMS
 from .directions.normuon import ROW_SCALES
-from .directions.polar import EXACT, FORMS, NORMALISES, SETS
+from .directions.polar import EXACT, FORMS, NORMALISES, SETS, WORKS
 from .directions.symmetry import ORDERS, POWERS
 from .errors import RecipeError, nearest
 from .estimators import ESTIMATORS
@@ -121,6 +121,7 @@ COORDINATES = {
         Coordinate("polar", "choice", "how the polar factor is computed", choices=(*SETS, EXACT)),
         Coordinate("polar_form", "choice", "iterate the matrix, or its Gram matrix if it is elongated", choices=FORMS),
         Coordinate("polar_scaling", "choice", "how singular values are brought below 1", choices=NORMALISES),
+        Coordinate("polar_work", "choice", "the type that the iteration is carried out in", choices=tuple(WORKS)),
         Coordinate("iterations", "count", "how many steps an iteration takes", low=1, high=100),
         Coordinate("smoothing", "number", "ε of σ/√(σ² + ε²), which smooths the nuclear norm", open_low=True),
         Coordinate("gap", "number", "τ: singular values that are closer than this are not made equal"),

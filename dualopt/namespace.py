@@ -44,6 +44,7 @@ CONTRACT: Mapping[str, str] = {
     "zeros": "zeros of a shape and dtype",
     "zeros_like": "zeros in shape and dtype of x",
 }
+OPTIONAL: Mapping[str, str] = {"bfloat16_work": "how a fast tier iterates in bfloat16: a `directions.polar.work.Work`"}
 FACTORISING = ("eigh", "inv", "svd", "svdvals")  # of xp.linalg, see `factorise`; `exact` brings its own
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from . import catalog
+from . import catalog, toml
 from .blocks import Blocks
 from .coordinates import COORDINATES, Value, hint
 from .counts import Count
@@ -220,14 +218,7 @@ class Recipe:
 
     def to_toml(self) -> str:
         """The recipe as a TOML text; `from_dict` of it is this recipe again."""
-        tables = self.to_dict()
-        plain = [f"{key} = {_toml(value)}" for key, value in tables.items() if not isinstance(value, dict | list)]
-        blocks = [(f"[{key}]", value) for key, value in tables.items() if isinstance(value, dict)]
-        blocks += [("[[group]]", g) for g in tables["group"]]
-        texts = [
-            "\n".join([head, *(f"{key} = {_toml(value)}" for key, value in body.items())]) for head, body in blocks
-        ]
-        return "\n\n".join((["\n".join(plain)] if plain else []) + texts) + "\n"
+        return toml.text(self.to_dict())
 
     def digest(self) -> str:
         """SHA-256 of the canonical text: equal digests mean equal training."""
@@ -290,18 +281,6 @@ def _table(cls: type[Any], table: object, name: str) -> Any:
         if key not in valid:
             raise RecipeError(f"[{name}] unknown key {key!r}{nearest(str(key), valid)}; keys are {', '.join(valid)}")
     return cls(**table)
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return "inf" if value == math.inf else repr(value)
-    if isinstance(value, list):
-        return f"[{', '.join(_toml(v) for v in value)}]"
-    if isinstance(value, dict):
-        return f"{{ {', '.join(f'{key} = {_toml(v)}' for key, v in value.items())} }}"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _listed(names: Iterable[str], shapes: Mapping[str, Shape], most: int = 5) -> str:

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from dualopt_conformance import folded
+from dualopt.namespace import Backend
 from dualopt_conformance.cases import STREAMS
-from dualopt_conformance.folded import FOLDS, FOLLOWED, WrongFold, examined, updated
-from dualopt_conformance.judgement import judge
-from dualopt_conformance.walk import driven
+from dualopt_conformance.folded import FOLDS, FOLLOWED, WrongFold, examined
+
+from .budgeted import assert_within, lockstep
 
 
+@pytest.mark.parametrize("tier", ["exact", "fast"])
 @pytest.mark.parametrize("name", FOLLOWED)
-def test_evaluations_lie_inside(name: str) -> None:
-    """In the exact tier, and with numpy's own sums, products and factorisations."""
-    case = FOLLOWED[name]
-    judged = list(examined(lambda row: row, case, 3))
-    for m in driven(case, "numpy", "exact", 3):
-        limits = folded.allowed(case, m)
-        with np.errstate(all="ignore"):
-            for tensor, keys in updated(np, case, m, m.planned.row):
-                judged += [(tensor, judge(limits[tensor][key], np.asarray(y))) for key, y in keys.items()]
-    assert not [place for place, j in judged if j.failed]
-    assert sum(j.compared for _, j in judged) > 10 * sum(j.unjudged for _, j in judged)
+def test_evaluations_lie_inside(backend: Backend, name: str, tier: str) -> None:
+    """In the exact tier, and with the backend's own sums, products and factorisations."""
+    if backend.name in ("jax", "strict") and name.startswith("shampoo") and tier == "fast":
+        pytest.skip("strict has no factorisation in its fast tier; jax compiles one for a minute")
+    assert_within(lockstep(name, backend, 3, tier))
 
 
 @pytest.mark.parametrize("wrong", FOLDS, ids=lambda w: w.name)

@@ -97,21 +97,15 @@ def test_half_precision(backend: Backend, case: str) -> None:
         assert report.differing == 0, str(report)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.split()[0] in ("adamw", "sophia", "shampoo")])
+@pytest.mark.parametrize("case", [case for case in CASES if case.split()[0] in ("adamw", "sophia")])
 def test_the_fast_tier_is_close(backend: Backend, case: str) -> None:
     """Eight updates of 0.03 whose u are right to 1e-4: cancelled means are read at 1e-7 of what was cancelled.
 
-    Shampoo: eigenvalues that are 1e-7 of the largest are noise in float32, and so is their fourth root to 10 %; the
-    root of one that is r of the largest is right to some u/(4r), 1e-4 for r = 1e-3.
+    Single updates, and those of Shampoo, are held to derived budgets in `test_folded`.
     """
-    root = case.startswith("shampoo")
-    if backend.name in ("jax", "strict") and root:
-        pytest.skip("strict has no factorisation in its fast tier; jax compiles one for a minute")
     exact, fast = reference(case).params[-1], run(case, backend.name, tier="fast").params[-1]
     for name, x in exact.items():
-        np.testing.assert_allclose(
-            fast[name], x, rtol=1e-4 if root else 1e-6, atol=3 * 0.003 if root else 8 * 0.03 * 1e-4
-        )
+        np.testing.assert_allclose(fast[name], x, rtol=1e-6, atol=8 * 0.03 * 1e-4)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.split()[0] in ("adamw", "sophia", "shampoo")])

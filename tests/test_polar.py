@@ -11,7 +11,8 @@ import pytest
 from dualopt import replay
 from dualopt.directions.polar import FORMS, GRAM, NORMALISES, SETS, Way, newton_schulz, polar
 from dualopt.directions.polar.iterations import restarts, scaled
-from dualopt.directions.polar.sets import POLISH, table
+from dualopt.directions.polar.sets import POLISH
+from dualopt.directions.polar.table import table
 from dualopt.errors import RecipeError
 from dualopt.exact import exact
 from dualopt.namespace import Backend
@@ -111,6 +112,8 @@ CASES: dict[str, tuple[str, Way]] = {name: (name, Way()) for name in SETS}
 CASES |= {
     "gram": ("cans", Way("gram", None, 6)),
     "moment": ("five", Way("standard", "moment")),
+    "bfloat16": ("quintic", Way(work="bfloat16")),
+    "bfloat16 gram": ("polar_express", Way("gram", None, 6, "bfloat16")),
     "exact": ("exact", Way()),
 }
 
@@ -140,6 +143,9 @@ def test_kernels_of_both_layouts_move_alike(row: str) -> None:
     ("options", "message"),
     [
         ({"polar": "exact", "polar_form": "gram"}, "not iterated"),
+        ({"polar": "exact", "polar_work": "bfloat16"}, "not iterated"),
+        ({"norm": "row", "polar_work": "bfloat16"}, "no polar factor"),
+        ({"polar_work": "float16"}, "not one of float32, bfloat16"),
         ({"iterations": 2.5}, "whole number"),
         ({"iterations": 0}, "iterations must be"),
         ({"norm": "row", "polar_scaling": "moment"}, "no polar factor"),

@@ -68,7 +68,7 @@ class Saving(mlx_optimizers.Optimizer):
     _shapes: dict[str, Shape]
     _store: State
     _steps: tuple[float, ...]
-    _aside: Named | None  # what is trained, while the model holds the weights to evaluate at
+    _aside: Named | None
 
     def _settle(self) -> None:
         """Take over what compiled updates did."""

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 
 from dualopt.coordinates import COORDINATES
-from dualopt.errors import CountError, GradientError, NonFiniteError, RecipeError, StaleScalarsError
+from dualopt.errors import CountError, GradientError, RecipeError, StaleScalarsError
 from dualopt.microbatches import GRADIENT, Evidence, stream_of
 from dualopt.namespace import TIERS
 from dualopt.plan import Plan, Proposal
-from dualopt.planned import check_gradient
 from dualopt.recipe import Recipe
 
+from .checking import all_finite, check_fit
 from .evaluation import Evaluating
 from .execute import Executor, recorded
 from .microbatches import Microbatches
@@ -284,47 +284,9 @@ class Optimizer(Microbatches, Evaluating, torch.optim.Optimizer):
         thawed = next((name for name, p in self._frozen.items() if p.requires_grad), None)
         if thawed is not None:
             raise RecipeError(f"{thawed!r} was frozen when the optimizer was made, and is not in it; make a new one")
-        for name, g in gradients.items():
-            kind = "sparse" if g.layout != torch.strided else "complex" if g.is_complex() else "real"
-            kind = kind if kind != "real" or g.is_floating_point() else str(g.dtype)
-            stored = self.plan.groups[self.plan.group_of[name]].views[name].stored
-            if tuple(self._named[name].shape) != stored:
-                raise GradientError(
-                    f"{name!r} has shape {tuple(self._named[name].shape)}, but was {stored} at the start"
-                )
-            check_gradient(name, stored, tuple(g.shape), kind)
-            if g.device != self._named[name].device:
-                raise GradientError(
-                    f"gradient of {name!r} is on {g.device}, its parameter on {self._named[name].device}"
-                )
-        if recorded(gradients):
-            return True
-        suspects = [n for n, total in _squares(gradients).items() if not math.isfinite(total)]
-        bad = [n for n in suspects if not _bounded(gradients[n], self.plan.largest(n))]  # a finite sum may overflow
-        if bad and self.plan.recipe.nonfinite == "raise":
-            raise NonFiniteError(
-                f"the gradient of {bad[0]!r} holds NaN, infinity or numbers too large to square "
-                f"({len(bad)} of {len(gradients)} gradients do); "
-                "nothing was changed. Find the cause, or set nonfinite = 'skip' in the recipe"
-            )
-        return not bad
+        check_fit(gradients, self._named, self.plan)
+        return recorded(gradients) or all_finite(gradients, self.plan)
 
 
 def _all_double(found: Any) -> bool:
     return all(p.dtype == torch.float64 for p in found.parameters.values())
-
-
-def _squares(gradients: Mapping[str, torch.Tensor]) -> dict[str, float]:
-    """The sum of squares of every gradient: not finite if an element is not. One transfer per device."""
-    found: dict[str, float] = {}
-    for device in {g.device for g in gradients.values()}:
-        here = [name for name, g in gradients.items() if g.device == device]
-        norms = torch._foreach_norm([gradients[name] for name in here])
-        squares = torch.stack([x.to(torch.float32) for x in norms]).square()
-        found.update(zip(here, squares.tolist(), strict=True))
-    return found
-
-
-def _bounded(g: torch.Tensor, largest: float) -> bool:
-    """True if every element is finite and at most `largest` in magnitude."""
-    return bool((torch.isfinite(g) & (g.abs() <= largest)).all())

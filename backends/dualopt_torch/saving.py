@@ -32,7 +32,7 @@ class Saving(torch.optim.Optimizer):
     _ready: Proposal | None
     _captured: bool
     _before: tuple[dict[str, int], dict[str, dict[str, float]]]
-    _aside: dict[str, torch.Tensor] | None  # what is trained, while the model holds the weights to evaluate at
+    _aside: dict[str, Any] | None
 
     def _roll_back(self) -> None:
         """Undo an `advance` that no step has used."""

@@ -36,7 +36,7 @@ class PolarBall(SpectralBall):
 @dataclass(frozen=True)
 class FollowedRows(PolarRows):
     def factor(self, xp: Bounds, z: Any) -> Bounded:
-        return polar_bound(xp, z, self.method)
+        return polar_bound(xp, z, self.method, self.way)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class FollowedRegularized(Regularized):
 class FollowedSpectral(Spectral):
     def orth(self, xp: Bounds, x: Any, k: Scalars) -> Bounded:
         m, n = x.shape[-2:]
-        whole = polar_bound(xp, damped(xp, x, k["root_eps"]), self.method)
+        whole = polar_bound(xp, damped(xp, x, k["root_eps"]), self.method, self.way)
         found: Bounded = whole[..., :m, :n]
         return found
 

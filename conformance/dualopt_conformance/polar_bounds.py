@@ -14,25 +14,30 @@ the largest of
 
 (the derivative of a function of singular values is diagonal in the basis of u_j v_kᵀ ± u_k v_jᵀ; the antisymmetric
 entries (y_j + y_k)/(σ_j + σ_k) lie between the ratios y/σ). ‖R_i‖ and the growth of r_i away from X_i are bounded
-by polynomials in a crude ‖D_i‖, which takes the largest slope of every single step, so the result holds to
-all orders. It is useful while ‖D_i‖ ≪ 1. Where it allows more than that all singular values are anything up to 2, which
-no rounding makes them exceed, it says nothing, and is ∞.
+by polynomials in ‖D_i‖, which is bounded likewise by what follows up to step i, so the result holds to all orders. It
+is useful while ‖D_i‖ ≪ 1. Where it allows more than that all singular values are anything up to 2, which no rounding
+makes them exceed, it says nothing, and is ∞.
 
 The Gram form rounds otherwise. There r_i is that of all steps between two restarts together, entry by entry, and it
-grows away from X_i no faster than the sum of the magnitudes of all terms. The map of `kaon` is a quintic, too:
-4.1 (σ − 2 σ³ + σ⁵).
+grows away from X_i no faster than the sum of the magnitudes of all terms. Work in bfloat16 adds the roundings of what
+is kept, 2^-8 of it each, to those of the operations: the bound of one step is some hundredths of the result, that of
+two half of it, and of more it says nothing. The map of `kaon` is a quintic, too: 4.1 (σ − 2 σ³ + σ⁵).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-from dualopt.directions.polar import EXACT, GRAM, PLAIN, SETS, Quintic, Way, newton_schulz
+from dualopt.directions.polar import BFLOAT16, EXACT, GRAM, PLAIN, SETS, Quintic, Way, newton_schulz
 from dualopt.directions.polar.iterations import GRAM_FROM, gram_newton_schulz, restarts, scaled
+from dualopt.directions.polar.work import LEAST, Work, working
+from dualopt.exact import Overlay
 
 from .arithmetic import Array, U
 from .bounded import Bounded
@@ -41,6 +46,7 @@ from .factorised import MARGIN, derivative, frobenius, live, off, polar_factor
 from .origins import MOST
 
 Advance = Callable[[Bounded], Bounded]
+HALF = 2.0**-8  # half a spacing of bfloat16, of the number
 
 
 def polar_bound(xp: Bounds, z: Bounded, method: str, way: Way = PLAIN) -> Bounded:
@@ -51,36 +57,55 @@ def polar_bound(xp: Bounds, z: Bounded, method: str, way: Way = PLAIN) -> Bounde
     start = scaled(xp, z, way.normalise or chosen.normalise) * (1 / chosen.safety)
     steps = tuple((xp.number(a), xp.number(b), xp.number(c)) for a, b, c in chosen.steps)
     elongated = max(z.shape[-2:]) >= GRAM_FROM * min(z.shape[-2:])
-    if way.form == GRAM and elongated:
-        ends = (0, *restarts(len(steps)), len(steps))
-        parts = [steps[a:b] for a, b in pairwise(ends)]
-        return iterated(xp, z, start, parts, [partial(_carried, gram_newton_schulz, xp, part) for part in parts])
-    parts = [(step,) for step in steps]
-    return iterated(xp, z, start, parts, [partial(_carried, newton_schulz, xp, part) for part in parts])
+    by_gram = way.form == GRAM and elongated
+    ends = (0, *restarts(len(steps)), len(steps)) if by_gram else tuple(range(len(steps) + 1))
+    form = gram_newton_schulz if by_gram else newton_schulz
+    parts = [steps[a:b] for a, b in pairwise(ends)]
+    tier = Overlay(xp, "bounds", bfloat16_work=Kept)
+    narrow = way.work == BFLOAT16
+    start = working(tier, way.work).narrow(start)
+    return iterated(xp, z, start, parts, [partial(_carried, form, tier, part, way.work) for part in parts], narrow)
 
 
-def _carried(form: Callable[..., Bounded], xp: Bounds, steps: tuple[Quintic, ...], x: Bounded) -> Bounded:
-    return form(xp, x, steps)
+class Kept(Work):
+    """Rounds what is kept to bfloat16: by half a spacing, 2^-8 of the number at most."""
+
+    def narrow(self, x: Bounded) -> Bounded:
+        size = np.abs(x.x) + x.e
+        e = x.e + np.maximum(HALF * size, np.minimum(size, LEAST))
+        return Bounded(x.xp, x.x, x.s, e, unsure=x.unsure, norm=None if x.norm is None else (1 + HALF) * x.norm)
+
+
+def _carried(form: Callable[..., Bounded], xp: Any, steps: tuple[Quintic, ...], work: str, x: Bounded) -> Bounded:
+    return form(xp, x, steps, work)
 
 
 def iterated(
-    xp: Bounds, z: Bounded, start: Bounded, parts: Sequence[tuple[Quintic, ...]], advances: Sequence[Advance]
+    xp: Bounds,
+    z: Bounded,
+    start: Bounded,
+    parts: Sequence[tuple[Quintic, ...]],
+    advances: Sequence[Advance],
+    narrow: bool = False,
 ) -> Bounded:
-    """From `start`, made of z, by `advances`, each of which carries out the steps of one part at once."""
+    """From `start`, made of z, by `advances`, each of which carries out the steps of one part at once.
+
+    `narrow`: they keep their results in bfloat16.
+    """
     x, rounding, iterates = start.x, [], [start.x]
     for advance in advances:
         moved = advance(xp.exact(x))
         x = moved.x
         rounding.append(off(moved))
         iterates.append(x)
-    norm = _deviation(parts, iterates, rounding, off(start))
+    norm = _deviation(parts, iterates, rounding, off(start), narrow)
     limit = frobenius(x) + MOST * np.sqrt(min(x.shape[-2:]))
     none = np.zeros((len(xp.arithmetics), *x.shape))
     return Bounded(xp, x, np.abs(x) + live(z), none, norm=np.where(norm <= limit, norm, np.inf))
 
 
 def _deviation(
-    parts: Sequence[tuple[Quintic, ...]], iterates: list[Array], rounding: list[Array], first: Array
+    parts: Sequence[tuple[Quintic, ...]], iterates: list[Array], rounding: list[Array], first: Array, narrow: bool
 ) -> Array:
     """‖D_end‖, (arithmetics, ..., 1, 1), from the iterates after each part, ‖r_i‖ at them and ‖D_0‖."""
     steps = [step for part in parts for step in part]
@@ -91,28 +116,48 @@ def _deviation(
         square = x * x
         sigma.append(x * (a + square * (b + square * c)))
         slopes.append(a + square * (3 * b + square * (5 * c)))
-    following = [np.ones_like(sigma[0])]  # d σ_end / d σ_i
-    for slope in reversed(slopes):
-        following.insert(0, slope * following[0])
-    count = len(steps)
-    start = np.stack(sigma[:-1] + sigma[:-1])
-    end = np.stack([sigma[-1]] * count + sigma[1:])
-    norms = derivative(start, end, np.stack(following[:-1] + slopes))
-    onward, single = norms[:count], norms[count:]
-    deviation, total = first, onward[0] * first
+    passed = _passed(sigma, slopes)
     share = 5 * (max(iterates[0].shape[-2:]) + 4) * U  # of the magnitudes that one step rounds away, four products deep
-    i = 0
+    deviation, added = [first], [np.zeros_like(first)]
     for part, x, rounded in zip(parts, iterates, rounding, strict=False):
-        before, length = deviation, frobenius(x)
+        before, length = deviation[-1], frobenius(x)
+        lost = len(part) ** 2 * share + (kept_share(part) if narrow else 0.0)
         for j, step in enumerate(part):
-            largest = sigma[i].max(axis=-1)[..., None, None]
-            added = _second_order(step, largest, deviation)
+            i = len(deviation)
+            new = _second_order(step, sigma[i - 1].max(axis=-1)[..., None, None], deviation[-1])
             if j == len(part) - 1:
-                added = added + rounded + len(part) ** 2 * share * _growth(part, length, before)
-            total = total + (onward[i + 1] if i + 1 < count else 1.0) * added
-            deviation = single[i] * deviation + added
-            i += 1
-    return np.asarray(MARGIN * total)
+                new = new + rounded + lost * _growth(part, length, before)
+            added.append(new)
+            each = [passed[0, i] * first, *(passed[k, i] * added[k] for k in range(1, i)), new]
+            deviation.append(np.minimum(sum(each), passed[i - 1, i] * deviation[-1] + new))
+    return np.asarray(MARGIN * deviation[-1])
+
+
+def _passed(sigma: list[Array], slopes: list[Array]) -> dict[tuple[int, int], Array]:
+    """{(i, j): how much of a deviation of X_i is left in X_j}, i < j, for singular values and the slopes between."""
+    pairs, through = [], []
+    for i in range(len(slopes)):
+        slope = np.ones_like(sigma[0])
+        for j in range(i, len(slopes)):
+            slope = slope * slopes[j]
+            pairs.append((i, j + 1))
+            through.append(slope)
+    start, end = (np.stack([sigma[pair[k]] for pair in pairs]) for k in (0, 1))
+    return dict(zip(pairs, derivative(start, end, np.stack(through)), strict=True))
+
+
+def kept_share(part: tuple[Quintic, ...]) -> float:
+    """The share of the magnitudes that the steps of one part lose where they keep results in bfloat16.
+
+    What is kept is a sum of terms with factors 1 + δ, |δ| <= 2^-8; n is the largest number of them in a term.
+    """
+    r = z = q = 1
+    for j in range(len(part)):
+        r = r if j == 0 else 2 * z + r + 4  # R Z, a R + R Z, and the same with Z again
+        z = 2 * r + 2
+        q = z + 1 if j == 0 else q + z + 2
+    n = q + 1
+    return n * HALF / (1 - n * HALF) if n * HALF < 1 else math.inf
 
 
 def _second_order(step: Quintic, largest: Array, d: Array) -> Array:

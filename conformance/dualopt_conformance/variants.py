@@ -120,6 +120,9 @@ def _polar(base: Base) -> Named:
             yield f"muon.{name}", {**muon, "polar": name}
     yield "muon.gram", {**muon, "polar_form": "gram"}
     yield "muon.moment", {**muon, "polar_scaling": "moment"}
+    yield "muon.bfloat16", {**muon, "polar_work": "bfloat16"}
+    yield "muon.two_bfloat16", {**muon, "polar_work": "bfloat16", "iterations": 2}  # few enough for a bound
+    yield "muon.gram_bfloat16", {**muon, "polar_work": "bfloat16", "polar_form": "gram"}
     yield "muon.three", {**muon, "iterations": 3}
     yield "muon.nine", {**muon, "iterations": 9, "polar_form": "gram", "polar_scaling": "moment"}
     yield "muon.steady", {**_without(muon, "step"), "steady_rms": 0.5}

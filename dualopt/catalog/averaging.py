@@ -12,7 +12,7 @@ from ..memory import Current, Memories
 from ..motion import AVERAGED
 from ..signal import Gradient
 from .entry import Entry, Options, Parts, retained
-from .spectral import matrices
+from .spectral import POLAR_WAY, matrices, way
 
 NORMUON: dict[str, Any] = {
     "step": 0.01,
@@ -20,13 +20,14 @@ NORMUON: dict[str, Any] = {
     "second_memory_half_life": retained(0.95),
     "readout": 1.0,
     "polar": QUINTIC.name,
+    **POLAR_WAY,
     "scale": "rms",
     "eps": 1e-8,
 }
 
 
 def _normuon(o: Options) -> Parts:
-    return Gradient(), PolarRows(o["polar"]), RowScaled(o["scale"])
+    return Gradient(), PolarRows(o["polar"], way=way(o)), RowScaled(o["scale"])
 
 
 def _sf_adamw(o: Options) -> Parts:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..coordinates import COORDINATES
-from ..directions.polar import EXACT, FORMS, NORMALISES
+from ..directions.polar import BFLOAT16, EXACT, FORMS, NORMALISES
 from ..directions.symmetry import AFTER, POWERS
 from ..motion import ROTATIONAL
 from ..noise import Noise, noise_of
@@ -116,6 +116,7 @@ RULES = (
     ),
     *_iterated("polar_form", FORMS[1]),
     *_iterated("polar_scaling", NORMALISES[1]),
+    *_iterated("polar_work", BFLOAT16),
     *_iterated("iterations", 3),
     _without_second("second_memory_half_life"),
     _without_second("eps"),

@@ -6,12 +6,12 @@ from typing import Any
 
 from ..directions import Descent
 from ..directions.norm_balls import MUON_SCALES, SpectralBall, ball
-from ..directions.polar import POLAR_EXPRESS, QUINTIC, STANDARD, Way
+from ..directions.polar import FLOAT32, POLAR_EXPRESS, QUINTIC, STANDARD, Way
 from ..memory import Memories, Readout
 from ..signal import Gradient
 from .entry import Entry, Options, Parts, retained
 
-POLAR_WAY: dict[str, Any] = {"polar_form": None, "polar_scaling": None, "iterations": None}  # of rows with `polar`
+POLAR_WAY: dict[str, Any] = dict.fromkeys(("polar_form", "polar_scaling", "polar_work", "iterations"))
 MUON: dict[str, Any] = {
     "step": 0.02,
     "memory_half_life": retained(0.95),
@@ -46,7 +46,12 @@ def matrices(o: Options) -> int:
 def way(o: Options) -> Way:
     """How the options iterate a coefficient set."""
     steps = o.get("iterations")
-    return Way(o.get("polar_form", STANDARD), o.get("polar_scaling"), None if steps is None else int(steps))
+    return Way(
+        o.get("polar_form", STANDARD),
+        o.get("polar_scaling"),
+        None if steps is None else int(steps),
+        o.get("polar_work", FLOAT32),
+    )
 
 
 def _muon(o: Options) -> Parts:

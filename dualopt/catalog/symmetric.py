@@ -10,11 +10,17 @@ from ..directions.symmetry import BEFORE, Lines, Spectral
 from ..memory import Memories, Readout
 from ..signal import Gradient
 from .entry import Entry, Options, Parts, retained
-from .spectral import matrices
+from .spectral import POLAR_WAY, matrices, way
 
 SOURCE = "arXiv 2605.18106"
 LINES: dict[str, Any] = {"step": 1e-3, "memory_half_life": retained(0.95), "readout": 1.0, "eps": 1e-8}
-POLARGRAD: dict[str, Any] = {**LINES, "polar": POLAR_EXPRESS.name, "nuclear_power": "1", "centred": False}
+POLARGRAD: dict[str, Any] = {
+    **LINES,
+    "polar": POLAR_EXPRESS.name,
+    **POLAR_WAY,
+    "nuclear_power": "1",
+    "centred": False,
+}
 
 
 def _along(geometry: Lines | Spectral) -> Parts:
@@ -22,7 +28,7 @@ def _along(geometry: Lines | Spectral) -> Parts:
 
 
 def _spectral(o: Options) -> Parts:
-    return _along(Spectral(o["polar"], o["nuclear_power"], bool(o["centred"]), o.get("order")))
+    return _along(Spectral(o["polar"], o["nuclear_power"], bool(o["centred"]), o.get("order"), way(o)))
 
 
 def _rows(o: Options) -> Parts:

@@ -32,7 +32,7 @@ from ..part import Stage, in_channel, key
 from ..recursion import Action, Array, Arrays, Namespace, Scalars, Shape
 from ..scaling import unit
 from .norm_balls import MATRIX, MUON_SCALES, SCALES
-from .polar import polar
+from .polar import PLAIN, Way, polar
 
 RMS = "rms"
 ROW_SCALES = {RMS: "0.2 √(mn)", **MUON_SCALES}
@@ -45,6 +45,7 @@ class PolarRows(Stage):
     method: str
     first: Memories = field(default_factory=Memories)
     read: Readout = field(default_factory=Readout)
+    way: Way = PLAIN
 
     local: ClassVar[bool] = False
 
@@ -79,7 +80,7 @@ class PolarRows(Stage):
 
     def factor(self, xp: Namespace, z: Array) -> Array:
         """O."""
-        return polar(xp, z, self.method)
+        return polar(xp, z, self.method, self.way)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from ..clock import Clock
 from ..part import Stage
 from ..recursion import Action, Array, Arrays, Namespace, Scalars, Shape
 from ..scaling import unit
-from .polar import POLAR_EXPRESS, polar
+from .polar import PLAIN, POLAR_EXPRESS, Way, polar
 
 POWERS: dict[str, Callable[[Namespace, Array], Array]] = {
     "0": lambda xp, nu: xp.ones_like(nu),
@@ -68,10 +68,10 @@ def damped(xp: Namespace, x: Array, root_eps: float | Array) -> Array:
     return xp.concat([x, damping], axis=-2 if m >= n else -1)
 
 
-def damped_polar(xp: Namespace, x: Array, root_eps: float | Array, method: str) -> Array:
+def damped_polar(xp: Namespace, x: Array, root_eps: float | Array, method: str, way: Way = PLAIN) -> Array:
     """x (xᵀx + εI)^(−1/2) for x (..., m, n), from √ε."""
     m, n = x.shape[-2:]
-    return polar(xp, damped(xp, x, root_eps), method)[..., :m, :n]
+    return polar(xp, damped(xp, x, root_eps), method, way)[..., :m, :n]
 
 
 def nuclear(xp: Namespace, x: Array, orth: Array, least: float | Array, power: str) -> Array:
@@ -112,6 +112,7 @@ class Spectral(Stage):
     power: str = "1"  # α, a key of POWERS
     centred: bool = False
     rows: str | None = None  # one of ORDERS
+    way: Way = PLAIN
 
     local: ClassVar[bool] = False
     whole: ClassVar[bool] = True
@@ -136,7 +137,7 @@ class Spectral(Stage):
 
     def orth(self, xp: Namespace, x: Array, k: Scalars) -> Array:
         """orth(x)."""
-        return damped_polar(xp, x, k["root_eps"], self.method)
+        return damped_polar(xp, x, k["root_eps"], self.method, self.way)
 
 
 def _same(xp: Namespace, x: Array) -> Array:

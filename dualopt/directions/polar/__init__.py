@@ -4,7 +4,7 @@
 
 acts on every singular value as x ← a x + b x³ + c x⁵ and leaves the singular vectors alone. Singular
 values that are exactly 0 stay 0: null directions are dropped. The coefficients are in `sets`, each with its
-error; forms of the iteration and scalings of its input in `iterations`.
+error; forms of the iteration and scalings of its input in `iterations`; the type it is carried out in in `work`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from ...recursion import Array, Namespace
 from ...scaling import unit
 from .iterations import GRAM_FROM, gram_newton_schulz, newton_schulz, scaled
 from .sets import AOL_SET, CANS, EXACT, FIVE, FROBENIUS, MOMENT, POLAR_EXPRESS, QUINTIC, SETS, Coefficients, Quintic
+from .work import BFLOAT16, FLOAT32, WORKS, working
 
 FORMS = STANDARD, GRAM = "standard", "gram"
 NORMALISES = (FROBENIUS, MOMENT)
 
 __all__ = [
     "AOL_SET",
+    "BFLOAT16",
     "CANS",
     "EXACT",
     "FIVE",
+    "FLOAT32",
     "FORMS",
     "NORMALISES",
     "PLAIN",
@@ -32,6 +35,7 @@ __all__ = [
     "QUINTIC",
     "SETS",
     "STANDARD",
+    "WORKS",
     "Coefficients",
     "Quintic",
     "Way",
@@ -51,11 +55,13 @@ class Way:
         form: "standard", or "gram" for matrices of an aspect ratio of 3/2 and more.
         normalise: None: as the set has it.
         steps: None: as the set has it (see `Coefficients.taking`).
+        work: "float32", or "bfloat16" (see `work`).
     """
 
     form: str = STANDARD
     normalise: str | None = None
     steps: int | None = None
+    work: str = FLOAT32
 
 
 PLAIN = Way()
@@ -85,6 +91,12 @@ def polar(xp: Namespace, z: Array, method: str, way: Way = PLAIN) -> Array:
         return factorised(xp, z)
     chosen = SETS[method] if way.steps is None else SETS[method].taking(way.steps)
     x = scaled(xp, z, way.normalise or chosen.normalise) * (1 / chosen.safety)
-    elongated = max(z.shape[-2:]) >= GRAM_FROM * min(z.shape[-2:])
+    return iterated(xp, x, chosen, way)
+
+
+def iterated(xp: Namespace, x: Array, chosen: Coefficients, way: Way) -> Array:
+    """x (..., m, n), scaled for the set, after its steps."""
+    elongated = max(x.shape[-2:]) >= GRAM_FROM * min(x.shape[-2:])
     iterate = gram_newton_schulz if way.form == GRAM and elongated else newton_schulz
-    return iterate(xp, x, chosen.steps)
+    at = working(xp, way.work)
+    return at.widen(iterate(xp, at.narrow(x), chosen.steps, way.work))

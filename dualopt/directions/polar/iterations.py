@@ -17,15 +17,15 @@ Source: Dao-AILab, Gram Newton–Schulz (2025).
     moment       X/‖X‖_F over ‖XXᵀ‖_F^½ = (Σσ⁴)^¼, which bounds σ₁ more closely    (one product)
     aol          S X with S = diag(Σ_j |XXᵀ|_ij)^−½, the polar factor of S X and not of X    (one product)
 
-Zero matrices, and zero rows, stay 0.
+The type that an iteration works in is in `work`; scales are made in float32. Zero matrices, and zero rows, stay 0.
 """
 
 from __future__ import annotations
 
-from ...factorise.jacobi import identity
 from ...recursion import Array, Namespace
 from ...scaling import unit
 from .sets import AOL, MOMENT, Quintic
+from .work import FLOAT32, working
 
 GRAM_FROM = 1.5  # aspect ratio: below, the standard form takes fewer operations
 
@@ -35,18 +35,19 @@ def tall(x: Array) -> bool:
     return bool(x.shape[-2] > x.shape[-1])
 
 
-def gram(xp: Namespace, x: Array) -> Array:
+def gram(xp: Namespace, x: Array, work: str = FLOAT32) -> Array:
     """The smaller one of X Xᵀ and Xᵀ X."""
-    xt = xp.matrix_transpose(x)
-    return xp.matmul(xt, x) if tall(x) else xp.matmul(x, xt)
+    at, xt = working(xp, work), xp.matrix_transpose(x)
+    return at.product(xt, x) if tall(x) else at.product(x, xt)
 
 
-def newton_schulz(xp: Namespace, x: Array, steps: tuple[Quintic, ...]) -> Array:
-    """The standard form on x (..., m, n) with ‖x‖_op <= 1."""
+def newton_schulz(xp: Namespace, x: Array, steps: tuple[Quintic, ...], work: str = FLOAT32) -> Array:
+    """The standard form on x (..., m, n) with ‖x‖_op <= 1, kept as `work` keeps it."""
+    at = working(xp, work)
     for a, b, c in steps:
-        r = gram(xp, x)
-        p = b * r + c * xp.matmul(r, r)
-        x = a * x + (xp.matmul(x, p) if tall(x) else xp.matmul(p, x))
+        r = gram(xp, x, work)
+        p = at.sum(b, r, r, r, c)
+        x = at.sum(a, x, x, p) if tall(x) else at.sum(a, x, p, x)
     return x
 
 
@@ -55,21 +56,21 @@ def restarts(steps: int) -> tuple[int, ...]:
     return tuple(range(2, steps - 1, 2))
 
 
-def gram_newton_schulz(xp: Namespace, x: Array, steps: tuple[Quintic, ...]) -> Array:
-    """The Gram form on x (..., m, n) with ‖x‖_op <= 1."""
-    right, starts = tall(x), (0, *restarts(len(steps)))
+def gram_newton_schulz(xp: Namespace, x: Array, steps: tuple[Quintic, ...], work: str = FLOAT32) -> Array:
+    """The Gram form on x (..., m, n) with ‖x‖_op <= 1, kept as `work` keeps it."""
+    at, right, starts = working(xp, work), tall(x), (0, *restarts(len(steps)))
     for start, end in zip(starts, (*starts[1:], len(steps)), strict=True):
         (a, b, c), *further = steps[start:end]
-        r = gram(xp, x)
-        z = b * r + c * xp.matmul(r, r)
-        q = a * identity(xp, r) + z
+        r = gram(xp, x, work)
+        z = at.sum(b, r, r, r, c)
+        q = at.shifted(a, z)
         for step in further:
-            rz = a * r + xp.matmul(r, z)
-            r = a * rz + xp.matmul(z, rz)
+            rz = at.sum(a, r, r, z)
+            r = at.sum(a, rz, z, rz)
             a, b, c = step
-            z = b * r + c * xp.matmul(r, r)
-            q = a * q + (xp.matmul(q, z) if right else xp.matmul(z, q))
-        x = xp.matmul(x, q) if right else xp.matmul(q, x)
+            z = at.sum(b, r, r, r, c)
+            q = at.sum(a, q, q, z) if right else at.sum(a, q, z, q)
+        x = at.product(x, q) if right else at.product(q, x)
     return x
 
 

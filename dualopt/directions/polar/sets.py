@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 Quintic = tuple[float, float, float]
@@ -106,23 +105,3 @@ AOL_SET = Coefficients(
 )
 SETS = {s.name: s for s in (QUINTIC, FIVE, POLAR_EXPRESS, CANS, AOL_SET)}
 EXACT = "exact"  # a factorisation instead of a set
-
-
-def table() -> str:
-    """The sets as a table of Markdown."""
-    columns: dict[str, Callable[[Coefficients], str]] = {
-        "set": lambda s: f"`{s.name}`",
-        "steps": lambda s: str(len(s.steps)),
-        "products": lambda s: str(3 * len(s.steps) + (s.normalise == AOL)),
-        "scaled by": lambda s: s.normalise + (f" / {s.safety:g}" if s.safety != 1 else ""),
-        "least σ": lambda s: f"{s.least:g}",
-        "max \\|σ − 1\\|": lambda s: f"{s.error:.3f}",
-        "source": lambda s: s.source,
-    }
-    rows = [[show(s) for show in columns.values()] for s in SETS.values()]
-    lines = [list(columns), ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-if __name__ == "__main__":
-    print(table())

@@ -1,0 +1,70 @@
+"""The coefficient sets as a table of Markdown: `python -m dualopt.directions.polar.table`.
+
+Errors are over singular values from the least that a set is designed for to 1. In float32 they are those of the
+polynomial; in bfloat16 what a matrix with such singular values comes to, in the exact tier, is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+
+from ...exact import exact
+from ...generator import Stream
+from . import FORMS, Way, iterated
+from .sets import AOL, SETS, Coefficients
+from .work import BFLOAT16
+
+SIDE, LONG, DRAWS = 64, 128, 16  # of the matrices that are measured
+
+Numpy = np.ndarray[Any, Any]
+
+
+def orthogonal(n: int, name: str) -> Numpy:
+    """An orthogonal matrix (n, n), n a power of two: Hadamard's with random signs of rows and columns, twice."""
+    h = np.ones((1, 1))
+    while len(h) < n:
+        h = np.block([[h, h], [h, -h]])
+    signs = [np.where(Stream(0, f"{name}{i}").bell((n,)) > 0, 1.0, -1.0) for i in range(3)]
+    return np.asarray((signs[0][:, None] * h * signs[1]) @ (h * signs[2]) / n)
+
+
+@cache
+def measured(name: str, form: str, work: str = BFLOAT16) -> float:
+    """max |σ − 1| of some (SIDE, LONG) whose scaled singular values are spaced evenly in log σ up to 1."""
+    chosen = SETS[name]
+    sigma = np.logspace(np.log10(chosen.least), 0, SIDE) / chosen.safety
+    draws = range(DRAWS)
+    x = np.stack([(orthogonal(SIDE, f"left{i}") * sigma) @ orthogonal(LONG, f"right{i}")[:SIDE] for i in draws])
+    found = iterated(exact(np), x.astype(np.float32), chosen, Way(form, work=work))
+    return float(np.abs(np.linalg.svd(found.astype(np.float64), compute_uv=False) - 1).max())
+
+
+def shown(form: str, chosen: Coefficients) -> str:
+    """The error in bfloat16; beyond 1 it says no more than that."""
+    error = measured(chosen.name, form)
+    return f"{error:.2f}" if error < 1 else "> 1"
+
+
+def table() -> str:
+    """The table."""
+    columns: dict[str, Callable[[Coefficients], str]] = {
+        "set": lambda s: f"`{s.name}`",
+        "steps": lambda s: str(len(s.steps)),
+        "products": lambda s: str(3 * len(s.steps) + (s.normalise == AOL)),
+        "scaled by": lambda s: s.normalise + (f" / {s.safety:g}" if s.safety != 1 else ""),
+        "least σ": lambda s: f"{s.least:g}",
+        "max \\|σ − 1\\|": lambda s: f"{s.error:.3f}",
+        **{f"bfloat16, {form}": partial(shown, form) for form in FORMS},
+        "source": lambda s: s.source,
+    }
+    rows = [[show(s) for show in columns.values()] for s in SETS.values()]
+    lines = [list(columns), ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    print(table())
