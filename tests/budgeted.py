@@ -20,7 +20,8 @@ def limits(case: Case, m: Moment) -> Mapping[str, Mapping[str, Allowed]]:
     """What one update of a case may give, {name: {key: ...}} with "" for θ."""
     if case.streams:
         return folded.allowed(case, m)
-    return budgets.allowed(m.planned, m.theta, m.state, m.gradient, m.proposal.scalars, dtype=case.dtype)
+    (found,) = budgets.allowed([m], case.dtype)
+    return found
 
 
 def lockstep(name: str, backend: Backend, updates: int, tier: str = "fast") -> Judged:
