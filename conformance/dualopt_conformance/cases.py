@@ -177,14 +177,11 @@ class Case:
 
     @property
     def updates(self) -> int:
-        """The length of the free run. Long ones are for rows: what an option adds is in every update.
-
-        Elementwise variants are as long as rows, since they cost nothing.
-        """
-        if self.spectral:
-            return self.situation.spectral // 5 if self.streams else self.situation.spectral
-        quick = self.variant in ENTRIES or (self.row.local and not self.streams)
-        return self.situation.updates if quick else self.situation.spectral
+        """The length of the free run. Long ones are for rows: what an option adds is in every update."""
+        length = self.situation.spectral if self.spectral else self.situation.updates
+        if self.variant in ENTRIES:
+            return length
+        return min(length // 5, 100)
 
     @cached_property
     def shapes(self) -> Mapping[str, Shape]:
