@@ -27,21 +27,34 @@ WORSE = 1.25  # times the reference's own distance from the oracle, both as root
 
 
 class Scales:
-    """The running magnitude of every tensor: the largest that each element has been at a checkpoint."""
+    """The running magnitude of every tensor: the largest that each element has been at a checkpoint, or has been
+    computed from in lockstep so far. Where terms cancel, a budget is in units of these and not of what is left."""
 
-    def __init__(self) -> None:
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
         self._largest: dict[str, Array] = {}
+        self._ahead = sorted(bench.allowed, key=lambda place: place.update)
 
-    def update(self, tensor: str, x: Array) -> Array:
-        """The magnitude with x taken in."""
-        size = np.abs(x)
-        self._largest[tensor] = np.maximum(self._largest.get(tensor, size), size)
+    def update(self, tensor: str, t: int, x: Array) -> Array:
+        """The magnitude with x of update t taken in."""
+        while self._ahead and self._ahead[0].update <= t:
+            self._join(self._ahead[0].tensor, self._made_from(self._ahead.pop(0)))
+        self._join(tensor, np.abs(x))
         return self._largest[tensor]
+
+    def _join(self, tensor: str, size: Array) -> None:
+        self._largest[tensor] = np.maximum(self._largest.get(tensor, size), size)
+
+    def _made_from(self, place: Place) -> Array:
+        """s of lockstep, as the tensor is stored."""
+        name, _, key = place.tensor.partition("/")
+        s = self._bench.allowed[place].scale
+        return np.asarray(self._bench.planned.stored(np, name, {key: s})[key]) if s.size else s
 
 
 def free(bench: Bench, record: Record, sides: tuple[str, str]) -> Check:
     """Drift from the reference along the trajectory, in units of the running magnitude."""
-    case, tally, largest = bench.case, Tally(), Scales()
+    case, tally, largest = bench.case, Tally(), Scales(bench)
     excused = case.situation.subnormal and record.flushes
     budgets = {tensor: bench.budget(tensor) for tensor in bench.tensors}
     idle = {tensor: bench.unjudged(tensor) for tensor in bench.tensors}
@@ -57,7 +70,7 @@ def free(bench: Bench, record: Record, sides: tuple[str, str]) -> Check:
             if idle[tensor]:
                 tally.unjudged += y.size
                 continue
-            scale = largest.update(tensor, right)
+            scale = largest.update(tensor, t, right)
             apart, ties = _drift(bench, tensor, t, right, y, scale)
             most = 4 * budgets[tensor] * math.sqrt(t) + budgets[tensor]
             beyond = apart > most
@@ -107,7 +120,7 @@ def _unit(dtype: str) -> float:
 
 def oracle(bench: Bench, record: Record, tier: str, sides: tuple[str, str]) -> Check:
     """θ against float64 with the same rounded coefficients: is this side worse than plain float32?"""
-    case, tally, largest = bench.case, Tally(), Scales()
+    case, tally, largest = bench.case, Tally(), Scales(bench)
     discretised = 0.0
     for t in checkpoints(case.updates):
         ours, theirs, worst = [np.zeros(0)], [np.zeros(0)], 0.0
@@ -118,7 +131,7 @@ def oracle(bench: Bench, record: Record, tier: str, sides: tuple[str, str]) -> C
                 continue
             plain = bench.known[f"{case.id}/after/{t}/{tensor}"]
             y = pair_of(record, tier, f"{case.id}/free/{t}/{tensor}", plain)
-            scale = largest.update(tensor, right)
+            scale = largest.update(tensor, t, right)
             (mine, ties), (yours, _) = (_drift(bench, tensor, t, right, x, scale) for x in (plain, y))
             exact = bench.known[f"{case.id}/oracle_exact/{t}/{tensor}"]
             discretised = max(discretised, float(_drift(bench, tensor, t, right, exact, scale)[0].max()))
