@@ -2,7 +2,9 @@
 
     start/T       θ and state before update T of the reference        (T of `walk.moments`)
     after/T       the same after it, and at the checkpoints
-    oracle/T      θ of a float64 run with coefficients rounded to float32;   oracle_exact/T with exact ones
+    oracle/T      θ of a float64 run with coefficients rounded to float32
+    exactly/T     how far another one with exact coefficients is from it
+    nudged/T      and one that is off in every update by as much as float32 may be (see `nudged`)
     undecided     per element of θ: the first update in which rounding could turn a sign or a mask; 0 for never
     lockstep/T    θ and state after one update of the backend from start/T
     free/T        θ and state of the backend's own trajectory, at the checkpoints
@@ -36,6 +38,7 @@ from dualopt.shrink import Cautious
 from .cases import Case
 from .digests import digest_of, tensors_of
 from .metric import ulp
+from .nudged import nudged
 from .walk import (
     Arrays,
     Moment,
@@ -118,15 +121,20 @@ def has_oracle(case: Case) -> bool:
 
 
 def oracles(case: Case, updates: int | None = None) -> Tensors:
-    """θ of both float64 runs, at the checkpoints."""
+    """θ of the float64 runs, at the checkpoints."""
     length = case.updates if updates is None else updates
     kept = {t for t in checkpoints(length) if t >= min(ORACLE_FROM, length)}
     made = list(proposals(case, Plan(case.recipe, dict(case.shapes)), length))
     out: Tensors = {}
-    for key, exactly in (("oracle", False), ("oracle_exact", True)):
-        for moment in walk(case, length, _double(exactly), made):
+    for moment in walk(case, length, _double(), made):
+        if moment.update in kept:
+            out |= _named(f"{case.id}/oracle/{moment.update}", moment.theta_after, {n: {} for n in moment.theta_after})
+    for key, step in (("exactly", _double(exactly=True)), ("nudged", nudged(_double, case.spectral))):
+        for moment in walk(case, length, step, made):
             if moment.update in kept:
-                out |= {f"{case.id}/{key}/{moment.update}/{n}": x for n, x in moment.theta_after.items()}
+                for name, x in moment.theta_after.items():
+                    place = f"{moment.update}/{name}"
+                    out[f"{case.id}/{key}/{place}"] = np.float32(x - out[f"{case.id}/oracle/{place}"])
     return out
 
 
@@ -205,9 +213,9 @@ def restarted(case: Case, known: Mapping[str, Array], updates: int) -> Iterator[
         yield Moment(t, planned, proposal, live, {n: state[n] for n in live}, gradient, theta, state)
 
 
-def _double(exactly: bool) -> Step:
+def _double(xp: Any = np, exactly: bool = False) -> Step:
     """float64 steps; coefficients rounded to float32 unless `exactly`."""
-    execute = executor(np)
+    execute = executor(xp)
 
     def step(planned: PlannedGroup, theta: Arrays, state: States, gradient: Arrays, proposal: Proposal) -> Moved:
         scalars = {
