@@ -5,7 +5,8 @@ What is tried
     variants, cases
                    variants of the catalogue's rows, and these in situations
     walk           the reference: a case in numpy's exact tier
-    experiments    what is recorded of a case: lockstep, free run, float64 oracle
+    experiments, nudged, undecided
+                   what is recorded of a case: lockstep, free run, float64 oracles, what rounding decides
     closed         the closed loop: a small model on a text
     pins           the digests that this version stands for
 

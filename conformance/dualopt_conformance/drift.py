@@ -18,9 +18,9 @@ from dataclasses import replace
 import numpy as np
 
 from .bench import Array, Bench, Place, Tally, finding, pair_of
-from .experiments import judged_freely
 from .manifest import NotComparableError, Record
 from .metric import bit_differences, scaled_ulp, ulp
+from .undecided import judged_freely
 from .verdict import SHOWN, Check
 from .walk import checkpoints
 
@@ -136,11 +136,11 @@ def oracle(bench: Bench, record: Record, tier: str, sides: tuple[str, str]) -> C
             exactly, nudged = (right + _known(bench, f"{case.id}/{key}/{t}/{tensor}", right) for key in OFF)
             scale = largest.update(tensor, t, right)
             given = {"record": y, "reference": plain, "nudged": nudged}
-            found = {side: _drift(bench, tensor, t, right, x, scale) for side, x in given.items()}
-            for side, (e, _) in found.items():
+            apart = {side: _drift(bench, tensor, t, right, x, scale) for side, x in given.items()}
+            for side, (e, _) in apart.items():
                 errors[side].append(e.ravel())
             discretised = max(discretised, float(_drift(bench, tensor, t, right, exactly, scale)[0].max()))
-            yours, ties = found["record"]
+            yours, ties = apart["record"]
             compared += y.size
             undecided += ties
             if float(yours.max()) >= worst:

@@ -20,25 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from dualopt.directions.elementwise import Sign
-from dualopt.directions.norm_balls import MATRIX, SignBall
-from dualopt.directions.polar import EXACT
-from dualopt.directions.schatten import Freon, MiMuon
 from dualopt.executor import executor
-from dualopt.memory import blend
-from dualopt.motion import Averaged
-from dualopt.motion.rotational import UNITS, Rotational
-from dualopt.motion.sphere import Sphere
 from dualopt.namespace import Backend
 from dualopt.plan import Plan, Proposal
 from dualopt.planned import PlannedGroup
-from dualopt.recursion import Row
-from dualopt.shrink import Cautious
 
 from .cases import Case
 from .digests import digest_of, tensors_of
-from .metric import ulp
 from .nudged import nudged
+from .undecided import unsures
 from .walk import (
     Arrays,
     Moment,
@@ -57,26 +47,7 @@ from .walk import (
 
 Array = np.ndarray[Any, Any]
 Tensors = dict[str, Array]
-UNDECIDED = 16  # ulp of what a sign was computed from, below which rounding could turn it
 ORACLE_FROM = 10  # updates; before, no error has gathered
-
-
-def decides(row: Row) -> bool:
-    """True if the row takes signs or masks, a rank, or a gap of singular values, which rounding may turn.
-
-    Clipping and the larger of two numbers are no decisions: what they choose between is equal where it turns.
-    """
-    geometry, shrink = getattr(row.direction, "geometry", None), getattr(row.motion, "shrink", None)
-    ranked = isinstance(geometry, MiMuon | Freon) or getattr(geometry, "method", "") == EXACT
-    return ranked or isinstance(geometry, Sign | SignBall) or isinstance(shrink, Cautious)
-
-
-def judged_freely(case: Case) -> bool:
-    """False where free runs in the fast tier are only shown: rows that multiply matrices and take masks, microbatches.
-
-    No bound is derived for what is folded from a stream.
-    """
-    return not case.streams and not (case.spectral and decides(case.row))
 
 
 def reference(
@@ -104,7 +75,7 @@ def reference(
             out |= _named(f"start/{t}", *before)
         if t in at | kept:
             out |= _named(f"after/{t}", moment.theta_after, moment.state_after)
-        for name, unsure in _unsure(moment).items():
+        for name, unsure in ({} if case.streams else unsures(moment)).items():
             undecided[name] = np.where((undecided[name] == 0) & unsure, np.int32(t), undecided[name])
         before = moment.theta_after, moment.state_after
         digests.append(digest_of(*before))
@@ -134,7 +105,7 @@ def oracles(case: Case, updates: int | None = None) -> Tensors:
             if moment.update in kept:
                 for name, x in moment.theta_after.items():
                     place = f"{moment.update}/{name}"
-                    out[f"{case.id}/{key}/{place}"] = np.float32(x - out[f"{case.id}/oracle/{place}"])
+                    out[f"{case.id}/{key}/{place}"] = (x - out[f"{case.id}/oracle/{place}"]).astype(np.float32)
     return out
 
 
@@ -230,48 +201,6 @@ def _double(xp: Any = np, exactly: bool = False) -> Step:
 
 def _wide(arrays: Arrays) -> dict[str, Array]:
     return {name: x.astype(np.float64) for name, x in arrays.items()}
-
-
-def _unsure(moment: Moment) -> dict[str, Array]:
-    """Where the readout, or what a mask compares with it, is so small beside what it was computed from that rounding
-    decides its sign. Motions that normalise carry that to all of a row or matrix."""
-    if not decides(moment.planned.row):
-        return {}
-    masked = isinstance(getattr(moment.planned.row.motion, "shrink", None), Cautious)
-    found = {}
-    for name, g in moment.gradient.items():
-        k, s = moment.proposal.scalars[name], moment.state_after[name]
-        unsure = np.zeros(g.shape, bool)
-        if "m" in s and "c_mu" in k:
-            z = blend(s["m"], g, np.float32(k["c_mu"]))
-            scale = np.maximum(np.abs(s["m"]), np.abs(moment.state[name]["m"]))
-            unsure |= _small(z, np.maximum(scale, k["c_m"] * np.abs(g)))
-        if masked:
-            unsure |= _small(_compared(moment, name), 1.0)
-        found[name] = _spread(moment.planned, name, unsure)
-    return found
-
-
-def _compared(moment: Moment, name: str) -> Array:
-    """What shrinks: z of an average unless it is θ, and θ."""
-    motion = moment.planned.row.motion
-    at_z = isinstance(motion, Averaged) and motion.shrink_at == "z"
-    return np.asarray(moment.state[name]["z"] if at_z else moment.theta[name])
-
-
-def _spread(planned: PlannedGroup, name: str, unsure: Array) -> Array:
-    """All that is normalised together with an element that is unsure."""
-    motion, view = planned.row.motion, planned.views[name]
-    if not isinstance(motion, Rotational | Sphere) or not unsure.size:
-        return unsure
-    axis = UNITS[motion.over] if isinstance(motion, Rotational) else MATRIX
-    seen = np.asarray(view.apply(np, unsure))
-    return np.asarray(view.undo(np, np.broadcast_to(seen.any(axis=axis, keepdims=True), seen.shape)))
-
-
-def _small(x: Array, scale: Any) -> Array:
-    """0 < scale, and |x| at most UNDECIDED of its ulp; an exact 0 made of zeros is decided."""
-    return np.asarray((np.abs(x) <= UNDECIDED * ulp(scale, "float32")) & (np.asarray(scale) > 0))
 
 
 def _named(prefix: str, params: Arrays, state: States) -> Tensors:

@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 
 from dualopt.exact import Overlay
+from dualopt.generator import Stream
+from dualopt.plan import Proposal
 from dualopt.planned import PlannedGroup
 
 from .arithmetic import U
-from .inputs import Stream
-from .walk import Arrays, Moved, Proposal, States, Step
+from .walk import Arrays, Moved, States, Step
 
 Array = np.ndarray[Any, Any]
 MATRIX = (-2, -1)
