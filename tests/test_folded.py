@@ -9,6 +9,7 @@ from dualopt_conformance import folded
 from dualopt_conformance.cases import STREAMS
 from dualopt_conformance.folded import FOLDS, FOLLOWED, WrongFold, examined, updated
 from dualopt_conformance.judgement import judge
+from dualopt_conformance.mutants import tried
 from dualopt_conformance.walk import driven
 
 
@@ -28,7 +29,20 @@ def test_evaluations_lie_inside(name: str) -> None:
 
 @pytest.mark.parametrize("wrong", FOLDS, ids=lambda w: w.name)
 def test_a_wrong_fold_is_caught(wrong: WrongFold) -> None:
-    assert any(j.failed for _, j in examined(wrong.change, STREAMS[wrong.case]))
+    found = tried(wrong)
+    assert found.caught
+    assert found.right
+    assert found.error > found.budget >= 0
+    assert (found.name, found.part, found.case) == (wrong.name, folded.PART, wrong.case)
+    assert found.tensor.split(" of ")[-1] in STREAMS[wrong.case].shapes
+
+
+def test_a_right_fold_is_not() -> None:
+    """The nearest to its budget is told then."""
+    found = tried(WrongFold("none", "as it should be", lambda row: row, "adamw.inv/usual"))
+    assert not found.caught
+    assert not found.right
+    assert 0 < found.error <= found.budget
 
 
 def test_every_estimator_is_hit() -> None:

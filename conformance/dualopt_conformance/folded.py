@@ -24,11 +24,14 @@ from .arithmetic import FLUSHING, NATIVE
 from .bounds import Bounds
 from .budgets import Allowed, of_forms
 from .cases import STREAMS, Case
+from .digests import spoken
 from .followed import bounding
 from .forms import FORMS
 from .judgement import Judgement, judge
+from .mutation_table import Mutation
 from .walk import Moment, driven
 
+PART = "microbatches"  # of the recursion, in tables
 _XP = Bounds((NATIVE, FLUSHING, NATIVE, NATIVE, NATIVE))
 
 
@@ -103,6 +106,18 @@ def examined(change: RowChange, case: Case, updates: int = 6) -> Iterator[tuple[
             for name, keys in updated(EXACT, case, m, row):
                 for key, y in keys.items():
                     yield f"{m.update}/{name}/{key}", judge(limits[name][key], np.asarray(y, np.float32))
+
+
+def examine(wrong: WrongFold) -> Mutation:
+    """The first tensor that is outside its bounds; if none is, the one that comes nearest to its budget."""
+    nearest = Mutation(wrong.name, PART, wrong.what, False, False, wrong.case, "", 0.0, 0.0)
+    for place, judged in examined(wrong.change, STREAMS[wrong.case]):
+        here = replace(nearest, tensor=spoken(place.partition("/")[2].rstrip("/")))
+        if judged.failed:
+            return replace(here, caught=True, error=judged.error, budget=judged.error_budget)
+        if judged.worst * nearest.budget >= nearest.error * judged.budget:
+            nearest = replace(here, error=judged.worst, budget=judged.budget)
+    return nearest
 
 
 # ---- mistakes
