@@ -7,6 +7,7 @@
     nudged/T      and one that is off in every update by as much as float32 may be (see `nudged`)
     undecided     per element of θ: the first update in which rounding could turn a sign or a mask; 0 for never
     lockstep/T    θ and state after one update of the backend from start/T
+    direction/T   u of that update, of some rows, at a few T (see `heading`)
     free/T        θ and state of the backend's own trajectory, at the checkpoints
     digests       of θ and state after every update of it
 
@@ -20,11 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from dualopt.exact import exact
 from dualopt.executor import executor
 from dualopt.namespace import Backend
 from dualopt.plan import Plan, Proposal
 from dualopt.planned import PlannedGroup
 
+from . import heading
 from .cases import Case
 from .digests import digest_of, tensors_of
 from .nudged import nudged
@@ -35,6 +38,7 @@ from .walk import (
     Moved,
     States,
     Step,
+    by_scalars,
     checkpoints,
     driven,
     measured,
@@ -83,6 +87,7 @@ def reference(
     if not case.streams:
         out |= {f"undecided/{name}": x for name, x in undecided.items()}
     named = {f"{case.id}/{key}": x for key, x in out.items()}
+    named |= directions(case, by_scalars(executor(exact(np))), named, length)
     return named | oracles(case, length) if oracle and has_oracle(case) else named
 
 
@@ -123,6 +128,18 @@ def lockstep(
         for name, (x, s) in step(moment.planned, moment.theta, moment.state, moment.gradient, moment.proposal).items():
             theta[name], state[name] = x, s
         out |= _named(f"{case.id}/lockstep/{moment.update}", theta, state)
+    return out | directions(case, step, known, length)
+
+
+def directions(case: Case, step: Step, known: Mapping[str, Array], updates: int) -> Tensors:
+    """direction of a case, from the start states in `known`."""
+    out: Tensors = {}
+    if heading.declares(case):
+        for moment in restarted(case, known, updates):
+            if moment.update in heading.marks(updates):
+                m = heading.shown(moment)
+                moved = step(m.planned, m.theta, m.state, m.gradient, m.proposal)
+                out |= {f"{case.id}/direction/{m.update}/{name}": u for name, (u, _) in moved.items() if u.size}
     return out
 
 
