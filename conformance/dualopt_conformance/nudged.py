@@ -15,7 +15,9 @@ rounding decides where the trajectory goes, and it says nothing about who rounde
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -30,19 +32,27 @@ from .walk import Arrays, Moved, States, Step
 
 Array = np.ndarray[Any, Any]
 MATRIX = (-2, -1)
+DRAWN = 2**20
+
+
+@cache
+def _drawn() -> Array:
+    return U * (2.0 * Stream(0, "nudge").below(2, DRAWN) - 1)
 
 
 class Signs:
-    """−1 or 1, drawn from one stream."""
+    """−2^-24 or 2^-24, drawn; after `DRAWN` of them, once more from another place."""
 
     def __init__(self) -> None:
-        self._stream, self._read = Stream(0, "nudge"), 0
+        self._read = 0
 
     def __call__(self, shape: tuple[int, ...]) -> Array:
-        count = int(np.prod(shape, dtype=np.int64))
-        found = 2.0 * self._stream.below(2, count, start=self._read).reshape(shape) - 1
+        count = math.prod(shape)
+        if self._read + count > DRAWN:
+            self._read = (self._read + count) % 1009
+        found = _drawn()[self._read : self._read + count] if count <= DRAWN else np.resize(_drawn(), count)
         self._read += count
-        return np.asarray(found)
+        return found.reshape(shape)
 
 
 class Nudge:
@@ -54,7 +64,7 @@ class Nudge:
     def __call__(self, x: Array, before: Array | None = None) -> Array:
         x = x.astype(np.float64)
         size = rms(x) if self._normwise and x.ndim > 1 and x.size else np.abs(x)
-        off = x + U * size * self._signs(x.shape)
+        off = x + size * self._signs(x.shape)
         return off if before is None else np.where(x != before, off, x)
 
 
@@ -83,7 +93,7 @@ class Factorisations:
         return np.linalg.svdvals(self._near(a))
 
     def _near(self, a: Array) -> Array:
-        return a + 2 * max(a.shape[-2:]) * U * rms(a) * self._signs(a.shape) if a.size else a
+        return a + 2 * max(a.shape[-2:]) * rms(a) * self._signs(a.shape) if a.size else a
 
 
 def nudged(double: Callable[[Any], Step], normwise: bool) -> Step:
