@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dualopt_conformance import folded
+from dualopt_conformance import drift, folded
 from dualopt_conformance.cases import STREAMS
 from dualopt_conformance.folded import FOLDS, FOLLOWED, WrongFold, examined, updated
 from dualopt_conformance.judgement import judge
@@ -51,3 +51,10 @@ def test_every_estimator_is_hit() -> None:
     assert tried == followed
     left_out = set(STREAMS) - set(FOLLOWED)
     assert left_out == {"shampoo.inv/usual", "shampoo.full/usual"}  # compared bit by bit
+
+
+def test_the_report_says_what_has_no_bound() -> None:
+    """Free runs of microbatches are shown, and those that single updates have no bound for say why."""
+    told = {name: drift._why(case) for name, case in STREAMS.items()}
+    left_out = {name for name, why in told.items() if "single eigenvectors" in why}
+    assert left_out == {"shampoo.inv/usual", "shampoo.full/usual"} == set(STREAMS) - set(FOLLOWED)
