@@ -122,6 +122,16 @@ def test_u_is_named_before_parameters(name: str) -> None:
     assert checks[0].check(case, "exact", "lockstep", ("oracle", "mine")).status == PASS
 
 
+@pytest.mark.parametrize("name", ["lion/usual", "scionc.row/usual"])
+def test_every_backend_shows_its_u(backend: Backend, name: str) -> None:
+    """After lockstep, in both tiers: the reference's bits in the exact one, and what is declared."""
+    case = short(name)
+    known = experiments.reference(case, SHORT, oracle=False)
+    bench, made = Bench(case, known), record(case, backend, known)
+    assert any("/direction/" in key for key in made.arrays["fast"])
+    assert (bitwise.lockstep(bench, made).failed, gate.lockstep(bench, made).failed) == (0, 0)
+
+
 def test_a_record_without_u_is_refused() -> None:
     case = short("scionc.row/usual")
     known = experiments.reference(case, SHORT, oracle=False)

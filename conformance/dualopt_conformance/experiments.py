@@ -128,7 +128,8 @@ def lockstep(
         for name, (x, s) in step(moment.planned, moment.theta, moment.state, moment.gradient, moment.proposal).items():
             theta[name], state[name] = x, s
         out |= _named(f"{case.id}/lockstep/{moment.update}", theta, state)
-    return out | directions(case, step, known, length)
+    # Another executor: some keep the scalars of a group, and these rows have fewer.
+    return out | directions(case, step_of(backend, tier, case.dtype), known, length)
 
 
 def directions(case: Case, step: Step, known: Mapping[str, Array], updates: int) -> Tensors:
