@@ -159,7 +159,7 @@ def oracle(bench: Bench, record: Record, tier: str, sides: tuple[str, str]) -> C
         if suspect is None:
             continue
         joined = {side: np.concatenate(e) for side, e in errors.items()}
-        if since or rms(joined["nudged"]) > 4 * math.sqrt(t) + 1:
+        if since or not rms(joined["nudged"]) <= 4 * math.sqrt(t) + 1:
             since = since or t
             continue
         tally.compared += compared
