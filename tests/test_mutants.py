@@ -17,6 +17,7 @@ from dualopt_conformance import cases, mutants
 from dualopt_conformance.alterations import Maker, Mutant, altered, arithmetic, bfloat16, having, marked
 from dualopt_conformance.budgets import judge
 from dualopt_conformance.cases import CASES, SITUATIONS, Case, chosen
+from dualopt_conformance.folded import FOLDS
 from dualopt_conformance.mutants import MUTANTS, REWRITES, WRONG, examine, examine_all, reference
 from dualopt_conformance.rearranged import flushed, fused
 from dualopt_conformance.walk import LATE
@@ -60,6 +61,8 @@ def test_the_table() -> None:
     names = Counter(m.name for m in MUTANTS)
     assert max(names.values()) == 1
     assert MUTANTS == WRONG + REWRITES
+    assert mutants.every() == (*MUTANTS, *FOLDS)
+    assert not names.keys() & {fold.name for fold in FOLDS}
     assert len(WRONG) >= 32
     assert len({m.what for m in WRONG}) >= 25
     assert {m.part for m in WRONG} == set(PARTS)
@@ -151,6 +154,7 @@ def test_the_reference_is_kept() -> None:
 def test_examine_all_tells_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     two = (WRONG[0], REWRITES[-1])
     monkeypatch.setattr(mutants, "MUTANTS", two)
+    monkeypatch.setattr(mutants, "FOLDS", ())
     told: list[tuple[str, int, int]] = []
     found = examine_all(lambda name, i, n: told.append((name, i, n)))
     assert told == [(two[0].name, 0, 2), (two[1].name, 1, 2)]

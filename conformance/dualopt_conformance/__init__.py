@@ -5,7 +5,8 @@ What is tried
     variants, cases
                    variants of the catalogue's rows, and these in situations
     walk           the reference: a case in numpy's exact tier
-    experiments    what is recorded of a case: lockstep, free run, float64 oracle
+    experiments, heading, nudged, undecided
+                   what is recorded of a case: lockstep, u, free run, float64 oracles, what rounding decides
     closed         the closed loop: a small model on a text
     pins           the digests that this version stands for
 
@@ -16,7 +17,7 @@ What is judged
     polar_bounds, factorised, followed, folded
                    the same through iterations, factorisations and microbatches
     whitelist      a namespace that refuses what the exact tier may not use
-    bench, bitwise, gate, drift, checks
+    bench, bitwise, gate, declared, drift, checks
                    the checks of a case in each tier
     mutants, rewrites, rewritten_parts, wrong*, alterations, rearranged, mutation_table
                    wrong optimizers that must be caught, right ones that must pass

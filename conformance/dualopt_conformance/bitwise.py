@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from .bench import Array, Bench, Place, Tally, finding, pair_of, tensor_of
+from .declared import directions
 from .manifest import NotComparableError, Record
 from .metric import bit_differences
 from .pins import first_difference
@@ -43,6 +44,7 @@ def lockstep(bench: Bench, record: Record) -> Tally:
             found = finding(place, right, y, bad, right)
             tally.worst = max(tally.worst, found.error)
             tally.first = tally.first or found
+    directions(bench, record, "exact", tally)
     return tally
 
 

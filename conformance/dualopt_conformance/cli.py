@@ -184,17 +184,14 @@ def _report(parsed: argparse.Namespace) -> int:
 
 
 def _mutants(parsed: argparse.Namespace) -> int:
-    from .mutants import MUTANTS, examine
+    from .mutants import every, examined
     from .report import mutation_table
 
-    picked = [m for m in MUTANTS if any(fnmatchcase(m.name, glob) for glob in parsed.names)]
+    picked = [m for m in every() if any(fnmatchcase(m.name, glob) for glob in parsed.names)]
     if not picked:
         raise DualoptError(f"no mutant matches {', '.join(parsed.names)}")
     progress = Progress()
-    table = []
-    for i, mutant in enumerate(picked):
-        progress(mutant.name, i, len(picked))
-        table.append(examine(mutant))
+    table = examined(picked, progress)
     progress.end()
     print(mutation_table(table))
     return OK if all(m.right for m in table) else NUMERIC_FAILURE

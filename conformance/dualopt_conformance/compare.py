@@ -15,7 +15,7 @@ import numpy as np
 
 from dualopt.namespace import TIERS
 
-from . import closed
+from . import closed, heading
 from .bench import Bench, tensor_of
 from .bitwise import together
 from .cases import EVERY, Case
@@ -91,7 +91,14 @@ def _with_command(check: Check, commands: Mapping[str, str]) -> Check:
         return check
     told = [check.note] if check.note else []
     if check.first is not None and check.experiment == "lockstep" and check.first.tensor in EVERY[check.case].shapes:
-        told.append("its memories agree, so the direction u or the motion is off")
+        case, alone = (
+            EVERY[check.case],
+            check.tier == "exact" and check.first.update in heading.marks(EVERY[check.case].updates),
+        )
+        both = "u and its memories agree, so the motion is off"
+        told.append(
+            both if alone and heading.declares(case) else "its memories agree, so the direction u or the motion is off"
+        )
     return replace(check, note="; ".join([*told, f"repeat: {commands[check.sides[1]]} '{check.case}'"]))
 
 

@@ -2,9 +2,12 @@
 
     start/T       θ and state before update T of the reference        (T of `walk.moments`)
     after/T       the same after it, and at the checkpoints
-    oracle/T      θ of a float64 run with coefficients rounded to float32;   oracle_exact/T with exact ones
+    oracle/T      θ of a float64 run with coefficients rounded to float32
+    exactly/T     how far another one with exact coefficients is from it
+    nudged/T      and one that is off in every update by as much as float32 may be (see `nudged`)
     undecided     per element of θ: the first update in which rounding could turn a sign or a mask; 0 for never
     lockstep/T    θ and state after one update of the backend from start/T
+    direction/T   u of that update, of some rows, at a few T (see `heading`)
     free/T        θ and state of the backend's own trajectory, at the checkpoints
     digests       of θ and state after every update of it
 
@@ -18,30 +21,24 @@ from typing import Any
 
 import numpy as np
 
-from dualopt.directions.elementwise import Sign
-from dualopt.directions.norm_balls import MATRIX, SignBall
-from dualopt.directions.polar import EXACT
-from dualopt.directions.schatten import Freon, MiMuon
+from dualopt.exact import exact
 from dualopt.executor import executor
-from dualopt.memory import blend
-from dualopt.motion import Averaged
-from dualopt.motion.rotational import UNITS, Rotational
-from dualopt.motion.sphere import Sphere
 from dualopt.namespace import Backend
 from dualopt.plan import Plan, Proposal
 from dualopt.planned import PlannedGroup
-from dualopt.recursion import Row
-from dualopt.shrink import Cautious
 
+from . import heading
 from .cases import Case
 from .digests import digest_of, tensors_of
-from .metric import ulp
+from .nudged import nudged
+from .undecided import unsures
 from .walk import (
     Arrays,
     Moment,
     Moved,
     States,
     Step,
+    by_scalars,
     checkpoints,
     driven,
     measured,
@@ -54,26 +51,7 @@ from .walk import (
 
 Array = np.ndarray[Any, Any]
 Tensors = dict[str, Array]
-UNDECIDED = 16  # ulp of what a sign was computed from, below which rounding could turn it
 ORACLE_FROM = 10  # updates; before, no error has gathered
-
-
-def decides(row: Row) -> bool:
-    """True if the row takes signs or masks, a rank, or a gap of singular values, which rounding may turn.
-
-    Clipping and the larger of two numbers are no decisions: what they choose between is equal where it turns.
-    """
-    geometry, shrink = getattr(row.direction, "geometry", None), getattr(row.motion, "shrink", None)
-    ranked = isinstance(geometry, MiMuon | Freon) or getattr(geometry, "method", "") == EXACT
-    return ranked or isinstance(geometry, Sign | SignBall) or isinstance(shrink, Cautious)
-
-
-def judged_freely(case: Case) -> bool:
-    """False where free runs in the fast tier are only shown: rows that multiply matrices and take masks, microbatches.
-
-    No bound is derived for what is folded from a stream.
-    """
-    return not case.streams and not (case.spectral and decides(case.row))
 
 
 def reference(
@@ -101,7 +79,7 @@ def reference(
             out |= _named(f"start/{t}", *before)
         if t in at | kept:
             out |= _named(f"after/{t}", moment.theta_after, moment.state_after)
-        for name, unsure in _unsure(moment).items():
+        for name, unsure in ({} if case.streams else unsures(moment)).items():
             undecided[name] = np.where((undecided[name] == 0) & unsure, np.int32(t), undecided[name])
         before = moment.theta_after, moment.state_after
         digests.append(digest_of(*before))
@@ -109,6 +87,7 @@ def reference(
     if not case.streams:
         out |= {f"undecided/{name}": x for name, x in undecided.items()}
     named = {f"{case.id}/{key}": x for key, x in out.items()}
+    named |= directions(case, by_scalars(executor(exact(np))), named, length)
     return named | oracles(case, length) if oracle and has_oracle(case) else named
 
 
@@ -118,15 +97,20 @@ def has_oracle(case: Case) -> bool:
 
 
 def oracles(case: Case, updates: int | None = None) -> Tensors:
-    """θ of both float64 runs, at the checkpoints."""
+    """θ of the float64 runs, at the checkpoints."""
     length = case.updates if updates is None else updates
     kept = {t for t in checkpoints(length) if t >= min(ORACLE_FROM, length)}
     made = list(proposals(case, Plan(case.recipe, dict(case.shapes)), length))
     out: Tensors = {}
-    for key, exactly in (("oracle", False), ("oracle_exact", True)):
-        for moment in walk(case, length, _double(exactly), made):
+    for moment in walk(case, length, _double(), made):
+        if moment.update in kept:
+            out |= _named(f"{case.id}/oracle/{moment.update}", moment.theta_after, {n: {} for n in moment.theta_after})
+    for key, step in (("exactly", _double(exactly=True)), ("nudged", nudged(_double, case.spectral))):
+        for moment in walk(case, length, step, made):
             if moment.update in kept:
-                out |= {f"{case.id}/{key}/{moment.update}/{n}": x for n, x in moment.theta_after.items()}
+                for name, x in moment.theta_after.items():
+                    place = f"{moment.update}/{name}"
+                    out[f"{case.id}/{key}/{place}"] = (x - out[f"{case.id}/oracle/{place}"]).astype(np.float32)
     return out
 
 
@@ -144,6 +128,19 @@ def lockstep(
         for name, (x, s) in step(moment.planned, moment.theta, moment.state, moment.gradient, moment.proposal).items():
             theta[name], state[name] = x, s
         out |= _named(f"{case.id}/lockstep/{moment.update}", theta, state)
+    # Another executor: some keep the scalars of a group, and these rows have fewer.
+    return out | directions(case, step_of(backend, tier, case.dtype), known, length)
+
+
+def directions(case: Case, step: Step, known: Mapping[str, Array], updates: int) -> Tensors:
+    """direction of a case, from the start states in `known`."""
+    out: Tensors = {}
+    if heading.declares(case):
+        for moment in restarted(case, known, updates):
+            if moment.update in heading.marks(updates):
+                m = heading.shown(moment)
+                moved = step(m.planned, m.theta, m.state, m.gradient, m.proposal)
+                out |= {f"{case.id}/direction/{m.update}/{name}": u for name, (u, _) in moved.items() if u.size}
     return out
 
 
@@ -205,9 +202,9 @@ def restarted(case: Case, known: Mapping[str, Array], updates: int) -> Iterator[
         yield Moment(t, planned, proposal, live, {n: state[n] for n in live}, gradient, theta, state)
 
 
-def _double(exactly: bool) -> Step:
+def _double(xp: Any = np, exactly: bool = False) -> Step:
     """float64 steps; coefficients rounded to float32 unless `exactly`."""
-    execute = executor(np)
+    execute = executor(xp)
 
     def step(planned: PlannedGroup, theta: Arrays, state: States, gradient: Arrays, proposal: Proposal) -> Moved:
         scalars = {
@@ -222,48 +219,6 @@ def _double(exactly: bool) -> Step:
 
 def _wide(arrays: Arrays) -> dict[str, Array]:
     return {name: x.astype(np.float64) for name, x in arrays.items()}
-
-
-def _unsure(moment: Moment) -> dict[str, Array]:
-    """Where the readout, or what a mask compares with it, is so small beside what it was computed from that rounding
-    decides its sign. Motions that normalise carry that to all of a row or matrix."""
-    if not decides(moment.planned.row):
-        return {}
-    masked = isinstance(getattr(moment.planned.row.motion, "shrink", None), Cautious)
-    found = {}
-    for name, g in moment.gradient.items():
-        k, s = moment.proposal.scalars[name], moment.state_after[name]
-        unsure = np.zeros(g.shape, bool)
-        if "m" in s and "c_mu" in k:
-            z = blend(s["m"], g, np.float32(k["c_mu"]))
-            scale = np.maximum(np.abs(s["m"]), np.abs(moment.state[name]["m"]))
-            unsure |= _small(z, np.maximum(scale, k["c_m"] * np.abs(g)))
-        if masked:
-            unsure |= _small(_compared(moment, name), 1.0)
-        found[name] = _spread(moment.planned, name, unsure)
-    return found
-
-
-def _compared(moment: Moment, name: str) -> Array:
-    """What shrinks: z of an average unless it is θ, and θ."""
-    motion = moment.planned.row.motion
-    at_z = isinstance(motion, Averaged) and motion.shrink_at == "z"
-    return np.asarray(moment.state[name]["z"] if at_z else moment.theta[name])
-
-
-def _spread(planned: PlannedGroup, name: str, unsure: Array) -> Array:
-    """All that is normalised together with an element that is unsure."""
-    motion, view = planned.row.motion, planned.views[name]
-    if not isinstance(motion, Rotational | Sphere) or not unsure.size:
-        return unsure
-    axis = UNITS[motion.over] if isinstance(motion, Rotational) else MATRIX
-    seen = np.asarray(view.apply(np, unsure))
-    return np.asarray(view.undo(np, np.broadcast_to(seen.any(axis=axis, keepdims=True), seen.shape)))
-
-
-def _small(x: Array, scale: Any) -> Array:
-    """0 < scale, and |x| at most UNDECIDED of its ulp; an exact 0 made of zeros is decided."""
-    return np.asarray((np.abs(x) <= UNDECIDED * ulp(scale, "float32")) & (np.asarray(scale) > 0))
 
 
 def _named(prefix: str, params: Arrays, state: States) -> Tensors:

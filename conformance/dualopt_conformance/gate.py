@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .bench import Array, Bench, Place, Tally, finding, hexadecimal, pair_of
 from .budgets import Allowed, Judgement, judge
+from .declared import directions
 from .digests import spoken
 from .manifest import Record
 from .metric import bit_differences
@@ -34,6 +35,7 @@ def lockstep(bench: Bench, record: Record) -> Tally:
             if differ.any():
                 tally.failed += int(differ.sum())
                 tally.first = tally.first or finding(place, right, y, differ, right)
+    directions(bench, record, "fast", tally)
     return tally
 
 

@@ -28,7 +28,7 @@ from dualopt.namespace import TIERS
 
 Array = np.ndarray[Any, Any]
 SCHEMA = 1
-SUITE = 2  # raised with every change of a case, an experiment or a bit of the exact tier
+SUITE = 3  # raised with every change of a case, an experiment or a bit of the exact tier
 MANIFEST, REFERENCE = "manifest.json", "reference"
 KEYS = {"schema", "suite", "cases", "closed", "tiers", "tensors", "facts", "sha256"}
 

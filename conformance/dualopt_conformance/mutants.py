@@ -3,14 +3,16 @@
     WRONG       a single mistake each                                     wrong_*
     REWRITES    the same mathematics in another order, precision or instruction              rewrites, rewritten_parts
     MUTANTS     both
-    examine     one of them, update by update from the reference's own state
+    FOLDS       a single mistake each in what is made of microbatches                        folded
+    examine     one of MUTANTS, update by update from the reference's own state
+    tried       one of either table
 
 A gate without this question proves nothing: a budget can be too wide, and a case can miss what it is there for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -18,13 +20,14 @@ import numpy as np
 
 from dualopt.storage import rounded
 
-from . import rewrites, rewritten_parts, wrong_moves, wrong_spectra
+from . import folded, rewrites, rewritten_parts, wrong_moves, wrong_spectra
 from . import wrong_directions as directions
 from . import wrong_motions as motions
 from .alterations import Entry, Mutant
 from .budgets import Allowed, allowed, judge
 from .cases import CASES, LATE, chosen
 from .digests import spoken
+from .folded import FOLDS, WrongFold
 from .mutation_table import Mutation
 from .walk import Moment, moments, walk
 
@@ -122,10 +125,27 @@ def reference(case: str) -> Iterator[tuple[Moment, dict[str, dict[str, Allowed]]
     yield from _known(case, False)
 
 
+def tried(one: Mutant | WrongFold) -> Mutation:
+    """What became of it."""
+    return folded.examine(one) if isinstance(one, WrongFold) else examine(one)
+
+
+def every() -> tuple[Mutant | WrongFold, ...]:
+    """Both tables."""
+    return (*MUTANTS, *FOLDS)
+
+
 def examine_all(show: Callable[[str, int, int], None] = lambda name, i, n: None) -> list[Mutation]:
     """Every mutant, in the order of the tables; `show` is told (name, index, number of mutants) before each."""
+    return examined(every(), show)
+
+
+def examined(
+    picked: Sequence[Mutant | WrongFold], show: Callable[[str, int, int], None] = lambda name, i, n: None
+) -> list[Mutation]:
+    """The same of some."""
     results = []
-    for i, mutant in enumerate(MUTANTS):
-        show(mutant.name, i, len(MUTANTS))
-        results.append(examine(mutant))
+    for i, mutant in enumerate(picked):
+        show(mutant.name, i, len(picked))
+        results.append(tried(mutant))
     return results
