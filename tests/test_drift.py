@@ -22,6 +22,13 @@ from dualopt_conformance.walk import checkpoints, walk
 
 Array = np.ndarray
 SIDES = ("oracle", "mine")
+
+
+def rms(e: Array) -> float:
+    """The root mean square."""
+    return math.sqrt(float(np.mean(e * e)))
+
+
 JUDGED = ("rotational_adamw.literal/usual", "muon.gram/usual", "adamw.hyperball/usual")
 
 
@@ -99,7 +106,7 @@ def test_where_terms_cancel_the_unit_is_that_of_the_terms(name: str, tensor: str
 @pytest.mark.parametrize("name", JUDGED)
 def test_a_nudged_run_is_off_as_float32_is(name: str) -> None:
     for t in [t for t in checkpoints(CASES[name].updates) if t >= experiments.ORACLE_FROM]:
-        plain, nudged = (drift.rms(errors(name, t, key)) for key in ("after", "nudged"))
+        plain, nudged = (rms(errors(name, t, key)) for key in ("after", "nudged"))
         assert plain / 4 < nudged < 4 * plain + 1
 
 
@@ -117,10 +124,9 @@ def test_what_few_elements_decide_is_known_less_well() -> None:
     even = np.ones(10_000)
     assert drift.worse(even) == drift.WORSE
     assert drift.worse(even[:16]) == 2
-    alone = np.where(np.arange(10_000) == 7, 1e6, 1.0)
+    alone = np.where(np.arange(10_000) == 7, 1e12, 1.0)
     assert drift.worse(alone) == pytest.approx(5, abs=1e-3)
     assert drift.worse(np.zeros(4)) == 3
-    assert drift.rms(np.array([3.0, 4.0])) == pytest.approx(math.sqrt(12.5))
 
 
 ILL = "shampoo/usual"
@@ -128,7 +134,7 @@ ILL = "shampoo/usual"
 
 def test_where_rounding_decides_the_trajectory_the_oracle_is_shown() -> None:
     """Found by the nudged run alone: what a record holds has no say in it."""
-    nudged = [drift.rms(errors(ILL, t, "nudged")) for t in (10, 100)]
+    nudged = [rms(errors(ILL, t, "nudged")) for t in (10, 100)]
     assert all(e > 4 * math.sqrt(t) + 1 for e, t in zip(nudged, (10, 100), strict=True))
     for made in (run(ILL), moved(ILL, 1e3)):
         found = drift.oracle(bench(ILL), record(made), "fast", SIDES)

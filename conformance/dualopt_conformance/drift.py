@@ -6,7 +6,7 @@
 
 B is the largest derived bound of the tensor in lockstep. Rounding errors of single updates are independent
 and of either sign, so their sum grows like √t; 4 leaves one false alarm in about 10^3 to an element whose
-every error were as large as B, and real ones are a small part of it. n is the number of elements that E_0 comes
+every error were as large as B, and real ones are a small part of it. n is the number of errors that E_0 comes
 from (`worse`). Where rounding decides the trajectory by itself, as the nudged run tells, the oracle has no say in it.
 """
 
@@ -26,7 +26,7 @@ from .undecided import judged_freely
 from .verdict import SHOWN, Check
 from .walk import checkpoints
 
-WORSE = 1.25  # the least factor: the errors of a matrix are never quite independent
+WORSE = 1.25  # the least factor: errors are never quite independent
 OFF = ("exactly", "nudged")  # how far other float64 runs are from the oracle
 
 
@@ -135,7 +135,7 @@ def oracle(bench: Bench, record: Record, tier: str, sides: tuple[str, str]) -> C
     case, tally, largest = bench.case, Tally(), Scales(bench)
     discretised, since = 0.0, 0
     for t in checkpoints(case.updates):
-        errors = {side: [np.zeros(0)] for side in ("record", "reference", "nudged")}
+        squares = {side: [np.zeros(0)] for side in ("record", "reference", "nudged")}
         worst, suspect, compared, undecided = 0.0, None, 0, 0
         for tensor, shape in case.shapes.items():
             right = bench.known.get(f"{case.id}/oracle/{t}/{tensor}")
@@ -148,7 +148,8 @@ def oracle(bench: Bench, record: Record, tier: str, sides: tuple[str, str]) -> C
             given = {"record": y, "reference": plain, "nudged": nudged}
             apart = {side: _drift(bench, tensor, t, right, x, scale) for side, x in given.items()}
             for side, (e, _) in apart.items():
-                errors[side].append(e.ravel())
+                each = (e * e).ravel()
+                squares[side].append(each.sum(keepdims=True) if bench.by_norm(tensor) else each)
             discretised = max(discretised, float(_drift(bench, tensor, t, right, exactly, scale)[0].max()))
             yours, ties = apart["record"]
             compared += y.size
@@ -158,14 +159,14 @@ def oracle(bench: Bench, record: Record, tier: str, sides: tuple[str, str]) -> C
                 suspect = finding(Place(t, tensor), plain, y, yours == worst, right)
         if suspect is None:
             continue
-        joined = {side: np.concatenate(e) for side, e in errors.items()}
-        if since or not rms(joined["nudged"]) <= 4 * math.sqrt(t) + 1:
+        joined = {side: np.concatenate(e) for side, e in squares.items()}
+        size, plain_size, nudged_size = (math.sqrt(e.sum() / compared) for e in joined.values())
+        if since or not nudged_size <= 4 * math.sqrt(t) + 1:
             since = since or t
             continue
         tally.compared += compared
         tally.ties += undecided
-        size, plain_size = rms(joined["record"]), rms(joined["reference"])
-        most = max(worse(joined[side]) * rms(joined[side]) for side in ("reference", "nudged")) + 1
+        most = max(worse(joined["reference"]) * plain_size, worse(joined["nudged"]) * nudged_size) + 1
         if size >= tally.worst:
             tally.worst, tally.budget, tally.derived = size, most, plain_size
         if not size <= most:
@@ -187,18 +188,12 @@ def _known(bench: Bench, key: str, like: Array) -> Array:
     return x
 
 
-def rms(e: Array) -> float:
-    """The root mean square."""
-    return math.sqrt(float(np.mean(e * e)))
+def worse(squares: Array) -> float:
+    """By what factor another root mean square of errors may be larger, from the squares of independent ones.
 
-
-def worse(e: Array) -> float:
-    """By what factor another root mean square of errors like `e` may be larger.
-
-    Of n independent ones it is known to one part in √(2n), and the quotient of two to one in √n. Where few errors
-    are much larger than all others, these few are what it is made of: n = (Σ e²)² / Σ e⁴.
+    Of n it is known to one part in √(2n), and the quotient of two to one in √n. Where few are much larger than all
+    others, these few are what it is made of: n = (Σ e²)² / Σ e⁴. A matrix that is measured by norm has one error.
     """
-    square = e * e
-    total = float(square.sum())
-    few = total * total / float((square * square).sum()) if total else float(max(e.size, 1))
+    total = float(squares.sum())
+    few = total * total / float((squares * squares).sum()) if total else float(max(squares.size, 1))
     return max(WORSE, 1 + 4 / math.sqrt(few))

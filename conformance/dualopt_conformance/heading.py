@@ -119,15 +119,9 @@ def departed(m: Moment, name: str, u: Array) -> Array:
 
 def _off_band(m: Moment, name: str, geometry: SpectralBall, atom: Array) -> Array:
     """The matrices whose singular values are not as the coefficient set has them, (..., 1, 1)."""
-    row, view = m.planned.row, m.planned.views[name]
-    read = replace(row, direction=replace(row.direction, geometry=Identity()))  # type: ignore[type-var]
-    state = {key: _XP.array(x) for key, x in m.planned.seen(np, name, dict(m.state[name])).items()}
-    theta, g = (_XP.array(view.apply(np, x[name])) for x in (m.theta, m.gradient))
-    with np.errstate(all="ignore"):
-        u = propose(_XP, bounding(read), theta, state, {"gradient": g}, m.proposal.scalars[name])[2][AMBIENT]
-        slack = off(polar_bound(_XP, u, geometry.method, geometry.way))[0][..., 0, 0]
+    finite = np.isfinite(atom).all(axis=MATRIX)
     found = np.linalg.svd(np.where(np.isfinite(atom), atom, 0.0), compute_uv=False)
-    z = np.asarray(u.x)
+    z = _readout(np, m, name)
     if geometry.method == EXACT:
         sigma = np.linalg.svd(z, compute_uv=False)
         sigma, least, low, high = sigma / np.maximum(sigma[..., :1], 1e-300), 0.5, 1.0, 1.0
@@ -135,10 +129,29 @@ def _off_band(m: Moment, name: str, geometry: SpectralBall, atom: Array) -> Arra
         chosen = SETS[geometry.method]
         sigma = np.linalg.svd(scaled(np, z, geometry.way.normalise or chosen.normalise), compute_uv=False)
         least, (low, high) = chosen.least, band(geometry.method, geometry.way.steps)
-    slack = slack + 2.0**-20  # the float64 of the map, and that of the grid
     meant = sigma > least * (1 + 2.0**-10)
-    bad = (found > np.minimum(high + slack[..., None], MOST)) | (meant & (found < low - slack[..., None]))
-    return np.asarray((bad.any(axis=-1) | ~np.isfinite(atom).all(axis=MATRIX))[..., None, None])
+
+    def outside(slack: Any) -> Array:
+        slack = slack + 2.0**-20  # the float64 of the map, and that of the grid
+        return np.asarray((found > np.minimum(high + slack, MOST)) | (meant & (found < low - slack)))
+
+    bad = outside(0.0)
+    if bad.any():  # then it is worth while to derive what rounding may do
+        with np.errstate(all="ignore"):
+            bounded = polar_bound(_XP, _readout(_XP, m, name), geometry.method, geometry.way)
+        bad = outside(off(bounded)[0][..., 0])
+    return np.asarray(bad.any(axis=-1) | ~finite)[..., None, None]
+
+
+def _readout(xp: Any, m: Moment, name: str) -> Any:
+    """−z in float64, or with its bound."""
+    row, view = m.planned.row, m.planned.views[name]
+    read = replace(row, direction=replace(row.direction, geometry=Identity()))  # type: ignore[type-var]
+    array = _XP.array if xp is _XP else np.float64
+    state = {key: array(x) for key, x in m.planned.seen(np, name, dict(m.state[name])).items()}
+    theta, g = (array(view.apply(np, x[name])) for x in (m.theta, m.gradient))
+    with np.errstate(all="ignore"):
+        return propose(xp, bounding(read), theta, state, {"gradient": g}, m.proposal.scalars[name])[2][AMBIENT]
 
 
 @lru_cache(maxsize=64)

@@ -1,7 +1,7 @@
 """What rounding does to a trajectory: a float64 run that is off in every update, by as much as float32 may be.
 
     θ+ and s+        every number that an update changes, and s before the first: by 2^-24 of its magnitude, up or down;
-                     in rows that multiply matrices by 2^-24 of the root mean square of its matrix, one normwise E
+                     θ of rows that multiply matrices by 2^-24 of the root mean square of its matrix, one normwise E
     factorisations   of A + E with ‖E‖ = max(m, n) 2^-23 ‖A‖, what `factorised` takes backward stable to mean
 
 Signs are drawn. An evaluation in float32 that is sound is off by about that much. So the distance of this run from
@@ -99,7 +99,7 @@ class Factorisations:
 def nudged(double: Callable[[Any], Step], normwise: bool) -> Step:
     """The step that `double` makes of a namespace, off in every update."""
     signs = Signs()
-    nudge, begun = Nudge(signs, normwise), set[str]()
+    nudge, nudge_theta, begun = Nudge(signs, False), Nudge(signs, normwise), set[str]()
     execute = double(Overlay(np, "nudged", linalg=Factorisations(signs)))
 
     def step(planned: PlannedGroup, theta: Arrays, state: States, gradient: Arrays, proposal: Proposal) -> Moved:
@@ -107,7 +107,8 @@ def nudged(double: Callable[[Any], Step], normwise: bool) -> Step:
         begun.update(state)
         moved = execute(planned, theta, state, gradient, proposal)
         return {
-            n: (nudge(x, theta[n]), {k: nudge(y, state[n][k]) for k, y in s.items()}) for n, (x, s) in moved.items()
+            n: (nudge_theta(x, theta[n]), {k: nudge(y, state[n][k]) for k, y in s.items()})
+            for n, (x, s) in moved.items()
         }
 
     return step
