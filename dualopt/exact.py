@@ -104,7 +104,9 @@ class Overlay:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "_base":  # asked for by copy and pickle before there is a base
             raise AttributeError(name)
-        return getattr(self._base, name)
+        found = getattr(self._base, name)
+        self.__dict__[name] = found  # the next time without this detour
+        return found
 
     def __repr__(self) -> str:
         return f"{self._label}({getattr(self._base, '__name__', self._base)})"

@@ -65,7 +65,7 @@ SAMPLED = 3  # every third update has samples
 
 @dataclass(frozen=True)
 class Situation:
-    """What a group meets. `updates` is the length of the free run, `spectral` that of rows with products.
+    """What a group meets. `updates` is the length of the free run, `spectral` that of rows with products (see `Case`).
 
     The long runs are those of the usual one. What the others try is in every update, and comes round every five.
 
@@ -177,11 +177,13 @@ class Case:
 
     @property
     def updates(self) -> int:
-        """The length of the free run. Long ones are for rows: what an option adds is in every update."""
-        length = self.situation.spectral if self.spectral else self.situation.updates
-        if self.variant in ENTRIES:
-            return length
-        return min(length // 5, 100)
+        """The length of the free run: the longest of elementwise rows, a fifth of that of rows that take lengths.
+
+        Long ones are for rows: what an option adds is in every update.
+        """
+        longest = self.situation.updates
+        length = self.situation.spectral if self.spectral else longest if self.row.local else longest // 5
+        return length if self.variant in ENTRIES else min(length // 5, longest // 10)
 
     @cached_property
     def shapes(self) -> Mapping[str, Shape]:
