@@ -247,7 +247,9 @@ class Case:
         return rounds * sum(STREAMED) + sum(STREAMED[:rest]) if self.streams else update - 1
 
     def _drawn(self, stream: str, update: int, at: int) -> dict[str, Array]:
-        kinds, length = self.situation.kinds, self._first(self.updates + 1)
+        kinds, length = self.situation.kinds, max(self._first(self.updates + 1), 1)
+        while length <= at:  # a longer run begins like a shorter one
+            length *= 2
         names = (n for n in self.shapes if n != "late" or update >= LATE)
         return {n: _series(kinds, self.shapes[n], length, f"{stream}/{n}", self.dtype)[at] for n in names}
 

@@ -108,7 +108,7 @@ def _norms(base: Base) -> Named:
     for norm in NORMS:
         named = base if norm.startswith("spectral") else plain
         yield f"scionc.{norm}", {**named["scionc"], "norm": norm, "readout": 0.9}
-    yield "scionc.target", {**plain["scionc"], "norm": "frobenius", "target_rms": 0.9}
+    yield "scionc.target", {**plain["scionc"], "norm": "frobenius", "target_rms": 1.02, "step": 8.0}  # as above
     yield "scionc.cautious", {**base["scionc"], "shrink": "cautious"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..directions import Descent
+from ..directions import Descent, Geometry
 from ..directions.elementwise import Identity, Rms, Sign
 from ..estimators import STD
 from ..memory import Current, Memories, Readout
@@ -30,7 +30,7 @@ def _signal(o: Options) -> Signal:
     return GradientPlusL2() if o.get("l2") else Gradient()
 
 
-def first(geometry: Identity | Sign) -> Callable[[Options], Parts]:
+def first(geometry: Geometry) -> Callable[[Options], Parts]:
     """Rows with one memory and an elementwise direction."""
     return lambda o: (_signal(o), Memories(), Descent(Readout(bool(o.get("bias_correction"))), geometry))
 

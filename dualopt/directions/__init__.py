@@ -6,17 +6,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..clock import Clock
 from ..memory import NAMES, Reader
 from ..part import Stage, in_channel
-from ..recursion import Action, Arrays, Namespace, Scalars, Shape
-from .elementwise import Identity, Rms, Sign
-from .norm_balls import Ball
-from .schatten import Freon, Kaon, MiMuon, Regularized
-from .symmetry import Lines, Spectral
+from ..recursion import Action, Array, Arrays, Namespace, Part, Scalars, Shape
 
-Geometry = Identity | Sign | Rms | Ball | Lines | Spectral | Regularized | MiMuon | Freon | Kaon
+
+class Geometry(Part, Protocol):
+    """u from a readout z in one channel, and from the memories s of that channel."""
+
+    def __call__(self, xp: Namespace, z: Array, s: Arrays, k: Scalars) -> Array: ...
 
 
 @dataclass(frozen=True)
