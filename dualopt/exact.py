@@ -54,11 +54,11 @@ def fixed_sum(xp: Namespace, x: Array, axis: int | tuple[int, ...] | None = None
 def _slices(x: Array, digits: int, bits: int) -> list[Array]:
     """x, |x| <= 4, as SLICES terms on grids: term i is an integer of `bits` bits times 2^(2 − bits − i(bits+1))."""
     grid, out = 2.0 ** (2 - bits), []
-    for _ in range(SLICES):
+    for i in range(SLICES):
         sigma = 1.5 * 2.0 ** (digits - 1) * grid  # adding it rounds to the grid
-        high = (x + sigma) - sigma
-        out.append(high)
-        x = x - high
+        out.append((x + sigma) - sigma)
+        if i < SLICES - 1:
+            x = x - out[-1]
         grid *= 2.0 ** -(bits + 1)
     return out
 
@@ -82,11 +82,12 @@ def sliced_matmul(xp: Namespace, a: Array, b: Array) -> Array:
         part_a, part_b = a[..., start:end], b[..., start:end, :]
         scale_a = power_of_two(xp, xp.max(xp.abs(part_a), axis=-1, keepdims=True))
         scale_b = power_of_two(xp, xp.max(xp.abs(part_b), axis=-2, keepdims=True))
-        pieces_a = _slices(part_a * (xp.ones_like(scale_a) / scale_a), digits, bits)
-        pieces_b = _slices(part_b * (xp.ones_like(scale_b) / scale_b), digits, bits)
-        product = None
+        a_side = xp.concat(_slices(part_a * (xp.ones_like(scale_a) / scale_a), digits, bits), axis=-1)
+        b_side = xp.concat(_slices(part_b * (xp.ones_like(scale_b) / scale_b), digits, bits)[::-1], axis=-2)
+        product, terms = None, end - start
         for s in reversed(range(SLICES)):
-            term = xp.matmul(xp.concat(pieces_a[: s + 1], axis=-1), xp.concat(pieces_b[s::-1], axis=-2))
+            wide = (s + 1) * terms  # a_0 … a_s beside b_s … b_0
+            term = xp.matmul(a_side[..., :wide], b_side[..., SLICES * terms - wide :, :])
             product = term if product is None else product + term
         less = scale_a < scale_b  # the smaller first: the larger may be 2^126, and the product is up to 16k
         scaled = product * xp.where(less, scale_a, scale_b) * xp.where(less, scale_b, scale_a)

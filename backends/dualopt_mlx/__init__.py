@@ -5,7 +5,7 @@ import importlib.metadata
 from dualopt.namespace import Backend
 
 from .environment import environment
-from .execute import executor_of
+from .execute import evaluated
 from .namespace import EXACT, FAST
 from .optimizer import Optimizer
 from .parameters import shapes_of, working
@@ -16,7 +16,7 @@ BACKEND = Backend(
     namespaces={"exact": EXACT, "fast": FAST},
     from_numpy=from_numpy,
     to_numpy=to_numpy,
-    execute=executor_of,
+    execute=evaluated,
     dtypes=("float32", "bfloat16", "float16"),
     version=importlib.metadata.version("mlx"),
     working=working,

@@ -90,8 +90,17 @@ def _kernel(parts: tuple[Part, ...]) -> Kernel:
     return update
 
 
-def _arrays(k: Scalars) -> dict[str, mx.array]:
-    return {name: x if isinstance(x, mx.array) else mx.array(x, mx.float32) for name, x in k.items()}
+def _arrays(k: Scalars, same: dict[str, mx.array] | None = None) -> dict[str, mx.array]:
+    """The scalars as 0-d arrays; equal numbers are one array where `same` keeps them, so that parameters stack."""
+    shared = {} if same is None else same
+
+    def made(x: float) -> mx.array:
+        bits = float(x).hex()  # −0 is not 0
+        if bits not in shared:
+            shared[bits] = mx.array(x, mx.float32)
+        return shared[bits]
+
+    return {name: x if isinstance(x, mx.array) else made(x) for name, x in k.items()}
 
 
 def _flat(
@@ -124,9 +133,22 @@ def executor_of(tier: str) -> Execute:
     def execute(planned: PlannedGroup, theta: Any, state: Any, evidence: Any, k: Any) -> Any:
         if compiled and planned.row.local:
             return _flat(planned, theta, state, evidence, k)
-        return plain(planned, theta, state, evidence, {name: _arrays(k[name]) for name in theta})
+        same: dict[str, mx.array] = {}
+        return plain(planned, theta, state, evidence, {name: _arrays(k[name], same) for name in theta})
 
     return stored(execute, working, narrowed)
+
+
+def evaluated(tier: str) -> Execute:
+    """The same carried out at once: reading arrays one by one would evaluate the graph in pieces."""
+    run = executor_of(tier)
+
+    def execute(planned: PlannedGroup, theta: Any, state: Any, evidence: Any, k: Any) -> Any:
+        moved = run(planned, theta, state, evidence, k)
+        mx.eval(moved)
+        return moved
+
+    return execute
 
 
 @lru_cache(maxsize=8)

@@ -4,7 +4,7 @@ Several updates of several parameters are carried out at once. Elementwise rows 
 are joined to one long vector; other rows get stacks of one shape. A scalar that is not the same for all of them
 becomes an array that meets every member with its own number. Members of which one has 0 or 1 in the place of another
 number are kept apart: that may say what is to be done at all. Motions that pool sum over the parameters of one
-update, so that each of their updates stays alone.
+update, each of which brings its share, so that theirs stay alone.
 """
 
 from __future__ import annotations
@@ -79,9 +79,10 @@ def _joined(moments: Mapping[int, Moment]) -> Batch:
     for i, moment in moments.items():
         for name in moment.gradient:
             scalars = moment.proposal.scalars[name].values()
-            alike = tuple(c if pools or c in (0.0, 1.0) else None for c in scalars)
+            alike = tuple(c if c in (0.0, 1.0) else None for c in scalars)
             seen = () if local else planned.views[name].seen
-            together.setdefault((seen, alike, 0 if planned.views[name].size else name), []).append((i, name))
+            alone = name if pools or not planned.views[name].size else ""
+            together.setdefault((seen, alike, alone), []).append((i, name))
     members = {keys[0]: tuple((key, planned.views[key[1]].seen) for key in keys) for keys in together.values()}
 
     def joined(first: Key, array: Any, key: str = "") -> Array:
