@@ -44,14 +44,23 @@ if "torch" in _names:
 _params = [pytest.param(name, marks=pytest.mark.long) if name == "jax" else name for name in _names]
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    def left(item: pytest.Item) -> bool:
-        there = getattr(item, "callspec", None)
-        compiled = there is not None and there.params.get("backend") == "jax"
-        return compiled and not _chosen and item.path.stem not in ("test_rows", "test_exact")
+EVERYWHERE = ("test_rows", "test_exact")  # tests that no backend is left out of
+SOON = (*EVERYWHERE, "test_cases", "test_conformance", "test_cautious", "test_long")  # those of "strict" in `make test`
 
-    left_out = [item for item in items if left(item)]
-    items[:] = [item for item in items if not left(item)]
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """JAX on tests of `EVERYWHERE` alone; "strict", which checks every call, on the others when there is time."""
+    left_out = []
+    for item in items:
+        there = getattr(item, "callspec", None)
+        name = there.params.get("backend") if there is not None and not _chosen else None
+        if name == "jax" and item.path.stem not in EVERYWHERE:
+            left_out.append(item)
+        elif name == "strict" and item.path.stem not in SOON:
+            item.add_marker(pytest.mark.long)
+    gone = set(left_out)
+    items[:] = [item for item in items if item not in gone]
     config.hook.pytest_deselected(items=left_out)
 
 

@@ -88,7 +88,9 @@ def test_two_processes_agree(two: tuple[Path, Path], capsys: pytest.CaptureFixtu
     assert "two" in told
 
 
-@pytest.mark.parametrize("backend", ["torch", "mlx", "strict"])
+@pytest.mark.parametrize(
+    "backend", ["torch", *(pytest.param(name, marks=pytest.mark.long) for name in ("mlx", "strict"))]
+)
 def test_backends_agree(two: tuple[Path, Path], tmp_path: Path, backend: str) -> None:
     """Another library, in another process with another number of threads: not a bit apart in the exact tier."""
     if backend not in namespace.installed():
@@ -423,6 +425,7 @@ def test_work_comes_back_in_order() -> None:
         list(mapped(os._exit, [7, 7], 2, least=1))
 
 
+@pytest.mark.long
 def test_several_processes_record_what_one_does(tmp_path: Path) -> None:
     globs = ("sgdm/*", "lion/*", "adamw/bfloat16")
     one, two = (record(tmp_path / f"{n}", "numpy", globs=globs, loops=False, processes=n) for n in (1, 2))
