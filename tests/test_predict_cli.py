@@ -1,10 +1,9 @@
-"""`dualopt predict`: what it prints and writes, what it reads, what it refuses, and that it is quick."""
+"""`dualopt predict`: what it prints and writes, what it reads, what it refuses, and that it needs no framework."""
 
 from __future__ import annotations
 
 import json
 import pickle
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -160,7 +159,7 @@ def test_bad_input(recipe: Path, model: Path, tmp_path: Path) -> None:
     assert "no group matches" in refused(matched, "--model", model)
 
 
-# ---- quick, and without a framework
+# ---- without a framework
 
 COMMANDS = {
     "predict": ["predict", str(MUON)],
@@ -182,21 +181,10 @@ assert not found, found
 """
 
 
-def seconds(*command: str) -> float:
-    """Processor time of a process with its start, the best of three: others may use the machine."""
-    found = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            [sys.executable, "-c", *command], capture_output=True, text=True, check=False, timeout=120
-        )
-        assert done.returncode == 0, done.stderr
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return min(found)
-
-
 @pytest.mark.parametrize("name", COMMANDS)
-def test_answers_within_a_second_and_without_a_framework(name: str) -> None:
-    """A second, or ten times what importing numpy takes where processors are slow or shared: it is 0.1 s if not."""
-    assert seconds(CHILD, *COMMANDS[name]) < max(1.0, 10 * seconds("import numpy"))
+def test_answers_without_a_framework(name: str) -> None:
+    """What takes long is to import one; `benchmarks/commands.py` measures how quick the answers are."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, *COMMANDS[name]], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr

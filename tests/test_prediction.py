@@ -58,28 +58,27 @@ def turned(before: Any, after: Any) -> float:
 
 
 ADDITIVE = {"step": 0.02, "shrink_half_life": 60.0}
-LINES_ARE_SHORT = 0.03  # lines of 16 and 24 entries keep their direction a little less than a long one would
-POLAR = 0.14  # of a polar factor the linear sum is an upper estimate, up to 13 % in the RMS
+POLAR = 1 - math.sqrt(0.76)  # A of a polar factor is an upper estimate: A/S of square matrices, see `steady`
 RUNS: dict[str, tuple[dict[str, Any], float]] = {  # what is run, and by how much the prediction may be too large
-    "rmsprop": ({"optimizer": "rmsprop"}, 0.02),  # v is not yet its mean, and a root of it is below its mean
+    "rmsprop": ({"optimizer": "rmsprop"}, 0.0),
     "sign_sgdm": ({"optimizer": "sign_sgdm"}, 0.0),
-    "adamw": ({"optimizer": "adamw"}, 0.01),
-    "adamw, uncorrected": ({"optimizer": "adamw", "bias_correction": False, "readout": 0.5}, 0.01),
+    "adamw": ({"optimizer": "adamw"}, 0.0),
+    "adamw, uncorrected": ({"optimizer": "adamw", "bias_correction": False, "readout": 0.5}, 0.0),
     "lion": ({"optimizer": "lion"}, 0.0),
     "scionc": ({"optimizer": "scionc", "polar": "exact"}, POLAR),
-    "scionc, column": ({"optimizer": "scionc", "norm": "column"}, LINES_ARE_SHORT),
+    "scionc, column": ({"optimizer": "scionc", "norm": "column"}, 0.0),
     "scionc, row": ({"optimizer": "scionc", "norm": "row", "readout": 0.0}, 0.0),
     "scionc, sign": ({"optimizer": "scionc", "norm": "sign"}, 0.0),
     "scionc, frobenius": ({"optimizer": "scionc", "norm": "frobenius"}, 0.0),
     "muon": ({"optimizer": "muon", "polar": "exact"}, POLAR),
     "normuon": ({"optimizer": "normuon", "polar": "exact"}, POLAR),
-    "row_norm": ({"optimizer": "row_norm", "centred": True}, LINES_ARE_SHORT),
-    "column_norm": ({"optimizer": "column_norm"}, LINES_ARE_SHORT),
+    "row_norm": ({"optimizer": "row_norm", "centred": True}, 0.0),
+    "column_norm": ({"optimizer": "column_norm"}, 0.0),
     "polargrad, power 0": ({"optimizer": "polargrad", "nuclear_power": "0", "polar": "exact"}, POLAR),
     "freon, half": ({"optimizer": "freon", "exponent": 0.5}, POLAR),
     "freon, 0": ({"optimizer": "freon", "exponent": 0.0}, 0.0),
     "sf_normuon": ({"optimizer": "sf_normuon", "polar": "exact"}, POLAR),
-    "sf_adamw at z": ({"optimizer": "sf_adamw", "shrink_at": "z"}, 0.02),
+    "sf_adamw at z": ({"optimizer": "sf_adamw", "shrink_at": "z"}, 0.0),
 }
 
 
@@ -105,49 +104,58 @@ def test_sizes_and_angles_of_rows_on_noise(name: str) -> None:
     assert np.mean(angles) / np.mean(curves.angle[-60:]) == pytest.approx(1 + above / 2, abs=above / 2 + error)
 
 
+CENTRED = 1 / SHAPE[-1]  # of the square of rows without a mean is lost when they are centred
+
+
 @pytest.mark.parametrize(
-    "table",
+    ("table", "lost", "slow"),
     [
-        {"optimizer": "rotational_adamw", "shrink_half_life": 400.0},
-        {"optimizer": "rotational_lion", "shrink_half_life": 400.0},
-        {"optimizer": "single_half_life", "memory_half_life": 300.0},
-        {"optimizer": "pion", "step": 0.02, "exponential": "cayley"},
-        {"optimizer": "adamw", "target_rms": 0.1, "solve": "shrink", "step": 0.004},
-        {"optimizer": "lion", **ADDITIVE, "target_rms": 0.1},
+        ({"optimizer": "rotational_adamw", "shrink_half_life": 400.0}, CENTRED, 0.05),
+        ({"optimizer": "rotational_lion", "shrink_half_life": 400.0}, CENTRED, 0.0),
+        ({"optimizer": "single_half_life", "memory_half_life": 300.0}, 0.0, 0.0),
+        ({"optimizer": "pion", "step": 0.02, "exponential": "cayley"}, 0.0, 0.0),
+        ({"optimizer": "adamw", "target_rms": 0.1, "solve": "shrink", "step": 0.004}, 0.0, 0.0),
+        ({"optimizer": "lion", **ADDITIVE, "target_rms": 0.1}, 0.0, 0.0),
     ],
 )
-def test_angles_of_motions_that_keep_the_size(table: dict[str, Any]) -> None:
-    """10 %: ν still knows the first updates, which were tangents as a whole, and 4 standard errors."""
+def test_angles_of_motions_that_keep_the_size(table: dict[str, Any], lost: float, slow: float) -> None:
+    """4 standard errors; of rotational_adamw the angle was measured 7 % below, as ν still knows the first updates."""
     thetas = run(table, 200)
     (seen,) = predict(recipe(table), {"w": SHAPE}, starts={"w": rms(thetas[0])}, count=200).groups
-    assert seen.seen[0].end == pytest.approx(rms(thetas[-1]), rel=0.03)
+    assert seen.seen[0].end is not None
+    rows = SHAPE[0] * SHAPE[1]
+    kept = (rms(thetas[-1]) / seen.seen[0].end) ** 2
+    assert kept == pytest.approx(1 - lost, abs=4 * lost * math.sqrt(2 / rows) + 1e-9)
     angles = [turned(*pair) for pair in zip(thetas[-41:-1], thetas[-40:], strict=True)]
     assert seen.curves.angle is not None
-    assert np.mean(angles) == pytest.approx(np.mean(seen.curves.angle[-40:]), rel=0.1)
+    error = 4 / math.sqrt(2 * ENTRIES_OF)
+    assert -slow - error < np.mean(angles) / np.mean(seen.curves.angle[-40:]) - 1 < error
 
 
 def test_the_angle_of_rows_whose_size_is_the_gradients() -> None:
-    """Of polar factors the angle is up to 13 % larger, as A is an upper estimate."""
-    tables = ({"optimizer": "sgdm"}, 0.0), ({"optimizer": "sgdm", "l2": 0.5}, 0.0), ({"optimizer": "polargrad"}, 0.13)
+    """Of polar factors the angle is larger, as A is an upper estimate."""
+    tables = ({"optimizer": "sgdm"}, 0.0), ({"optimizer": "sgdm", "l2": 0.5}, 0.0), ({"optimizer": "polargrad"}, POLAR)
+    error = 4 / math.sqrt(2 * ENTRIES_OF)
     for table, above in tables:
         thetas = run(ADDITIVE | table, 400)
         line = predict(recipe(ADDITIVE | table), {"w": SHAPE}, count=400).groups[0].seen[0]
         assert line.end is line.settles is None
         assert line.turns is not None
         found = np.mean([turned(*p) for p in zip(thetas[-61:-1], thetas[-60:], strict=True)])
-        assert -0.05 < found / line.turns - 1 < 0.05 + above
+        assert -error < found / line.turns - 1 < error + above
 
 
-@pytest.mark.parametrize(
-    ("name", "half_life_", "short"), [("adamw", 300.0, 0.03), ("adamw", 60.0, 0.09), ("sign_sgdm", 300.0, 0.05)]
-)
-def test_cautious_shrink_takes_less_than_half(name: str, half_life_: float, short: float) -> None:
-    """The neglected 2E θu is of order √(1 − a): predictions are up to 3 % short at 300 updates, 9 % at 60."""
+@pytest.mark.parametrize(("name", "half_life_"), [("adamw", 300.0), ("adamw", 60.0), ("sign_sgdm", 300.0)])
+def test_cautious_shrink_takes_less_than_half(name: str, half_life_: float) -> None:
+    """What is neglected is a relative √(1 − a): 4.8 % at 300 updates and 10.7 % at 60, where 3.8 ± 0.2 % and
+    10.5 ± 0.2 % were measured on 200,000 entries."""
+    shape, neglected = (120, 100), math.sqrt(1 - 2 ** (-1 / half_life_))
+    error = 4 / math.sqrt(2 * math.prod(shape))
     table = {"optimizer": name, "step": 0.02, "shrink_half_life": half_life_, "shrink": "cautious"}
-    found = rms(run(table, 1200, (60, 50))[-1])
-    line = predict(recipe(table), {"w": (60, 50)}, starts={"w": 0.1}, count=1200).groups[0].seen[0]
+    found = rms(run(table, 1200, shape)[-1])
+    line = predict(recipe(table), {"w": shape}, starts={"w": 0.1}, count=1200).groups[0].seen[0]
     assert line.end is not None
-    assert -4 / math.sqrt(6000) < found / line.end - 1 < short + 4 / math.sqrt(6000)
+    assert -error < found / line.end - 1 < neglected + error
     half = equilibria.masked(1e-6, lambda lost: 1.0)
     assert half == pytest.approx(0.5e-6, rel=1e-12)  # nothing agrees: the mask is a coin
 
@@ -234,7 +242,7 @@ def test_equal_weight_recipes_weigh_all_batches_alike(shape: Any) -> None:
         schedule=Schedule(shape),
     )
     (seen,) = predict(whole, {"w": (3, 3)}, count=20_000).groups  # 2000 updates: some are interpolated
-    np.testing.assert_allclose(seen.curves.weight, 1, rtol=2e-3)
+    np.testing.assert_allclose(seen.curves.weight, 1, rtol=1e-3)
     assert seen.early == pytest.approx(0.25, rel=1e-3)
 
 
@@ -252,7 +260,7 @@ SCHEDULES = (
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: s.shape)
 @pytest.mark.parametrize("updates", [60, 3000])
 def test_courses_have_the_scalars_of_the_plan(schedule: Schedule, updates: int) -> None:
-    """To the bit where every update is derived, else within 1e-4 of the largest."""
+    """To the bit where every update is derived, else within 1e-5 of the largest."""
     options = {"optimizer": "adamw", "step": 0.3, "shrink_half_life": 9000.0, "memory_half_life": 2000.0}
     plan = Plan(recipe(options, count=Count("tokens", 30), schedule=schedule), {"w": (3, 4)})
     found = course.course(plan, 0, (3, 4), updates)
@@ -260,7 +268,7 @@ def test_courses_have_the_scalars_of_the_plan(schedule: Schedule, updates: int) 
         plan.set_out(30 * (update - 1))
         expected = plan.propose(None, ["w"]).scalars["w"]
         for name, value in expected.items():
-            tolerance = 0.0 if updates == 60 else 1e-4 * float(np.max(np.abs(found.k[name])))
+            tolerance = 0.0 if updates == 60 else 1e-5 * float(np.max(np.abs(found.k[name])))
             assert abs(found.k[name][update - 1] - value) <= tolerance, (name, update)
 
 

@@ -72,6 +72,13 @@ class Bench:
         theta, state = start(self.case)
         return [tensor for tensor, _ in tensors_of(theta, state)]
 
+    def expected(self, key: str, like: Array) -> Array:
+        """A tensor of the reference, of the shape of `like`. NotComparableError if it lacks it."""
+        x = self.known.get(key)
+        if x is None or x.shape != like.shape:
+            raise NotComparableError(f"the reference lacks {key!r}; record again")
+        return x
+
     def places(self, updates: list[int]) -> Iterator[Place]:
         return (Place(t, tensor) for t in updates for tensor in self.tensors)
 

@@ -91,13 +91,12 @@ def _with_command(check: Check, commands: Mapping[str, str]) -> Check:
         return check
     told = [check.note] if check.note else []
     if check.first is not None and check.experiment == "lockstep" and check.first.tensor in EVERY[check.case].shapes:
-        case, alone = (
-            EVERY[check.case],
-            check.tier == "exact" and check.first.update in heading.marks(EVERY[check.case].updates),
-        )
-        both = "u and its memories agree, so the motion is off"
+        case = EVERY[check.case]
+        agrees = check.tier == "exact" and heading.declares(case) and check.first.update in heading.marks(case.updates)
         told.append(
-            both if alone and heading.declares(case) else "its memories agree, so the direction u or the motion is off"
+            "u and its memories agree, so the motion is off"
+            if agrees
+            else "its memories agree, so the direction u or the motion is off"
         )
     return replace(check, note="; ".join([*told, f"repeat: {commands[check.sides[1]]} '{check.case}'"]))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .bench import Array, Bench, Place, Tally, finding, pair_of
+from .bench import Bench, Place, Tally, finding, pair_of
 from .cases import Case
 from .heading import declares, departed, marks
-from .manifest import NotComparableError, Record
+from .manifest import Record
 from .metric import bit_differences
 from .verdict import Finding
 
@@ -26,7 +26,7 @@ def directions(bench: Bench, record: Record, tier: str, tally: Tally) -> None:
             key = f"{case.id}/direction/{m.update}/{name}"
             if not m.theta[name].size:
                 continue
-            right = _known(bench, key, m.theta[name])
+            right = bench.expected(key, m.theta[name])
             y = pair_of(record, tier, key, right)
             view = m.planned.views[name]
             differ = bit_differences(right, y)
@@ -37,14 +37,6 @@ def directions(bench: Bench, record: Record, tier: str, tally: Tally) -> None:
             tally.failed += int(bad.sum())
             if bad.any() and not _before(tally.first, m.update, name, case):
                 tally.first = finding(place, right, y, bad, right)
-
-
-def _known(bench: Bench, key: str, like: Array) -> Array:
-    """u of the reference. NotComparableError if it lacks it."""
-    x = bench.known.get(key)
-    if x is None or x.shape != like.shape:
-        raise NotComparableError(f"the reference lacks {key!r}; record again")
-    return x
 
 
 def _before(found: Finding | None, update: int, name: str, case: Case) -> bool:

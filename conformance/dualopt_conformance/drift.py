@@ -20,7 +20,7 @@ import numpy as np
 from .bench import Array, Bench, Place, Tally, finding, pair_of
 from .cases import Case
 from .folded import FOLLOWED
-from .manifest import NotComparableError, Record
+from .manifest import Record
 from .metric import bit_differences, scaled_ulp, ulp
 from .undecided import judged_freely
 from .verdict import SHOWN, Check
@@ -143,7 +143,7 @@ def oracle(bench: Bench, record: Record, tier: str, sides: tuple[str, str]) -> C
                 continue
             plain = bench.known[f"{case.id}/after/{t}/{tensor}"]
             y = pair_of(record, tier, f"{case.id}/free/{t}/{tensor}", plain)
-            exactly, nudged = (right + _known(bench, f"{case.id}/{key}/{t}/{tensor}", right) for key in OFF)
+            exactly, nudged = (right + bench.expected(f"{case.id}/{key}/{t}/{tensor}", right) for key in OFF)
             scale = largest.update(tensor, t, right)
             given = {"record": y, "reference": plain, "nudged": nudged}
             apart = {side: _drift(bench, tensor, t, right, x, scale) for side, x in given.items()}
@@ -178,14 +178,6 @@ def oracle(bench: Bench, record: Record, tier: str, sides: tuple[str, str]) -> C
     judged = judged_freely(case) and not case.row.motion.pools  # one η for all: their errors are one error
     found = tally.check(case, tier, "oracle", sides, note)
     return found if judged and (tally.compared or not since) else replace(found, status=SHOWN, first=None)
-
-
-def _known(bench: Bench, key: str, like: Array) -> Array:
-    """A tensor of the reference, of the shape of `like`. NotComparableError if it lacks it."""
-    x = bench.known.get(key)
-    if x is None or x.shape != like.shape:
-        raise NotComparableError(f"the reference lacks {key!r}; record again")
-    return x
 
 
 def worse(squares: Array) -> float:

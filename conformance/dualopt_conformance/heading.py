@@ -137,10 +137,15 @@ def _off_band(m: Moment, name: str, geometry: SpectralBall, atom: Array) -> Arra
 
     bad = outside(0.0)
     if bad.any():  # then it is worth while to derive what rounding may do
-        with np.errstate(all="ignore"):
-            bounded = polar_bound(_XP, _readout(_XP, m, name), geometry.method, geometry.way)
-        bad = outside(off(bounded)[0][..., 0])
+        bad = outside(bound_of(m, name, geometry)[..., 0])
     return np.asarray(bad.any(axis=-1) | ~finite)[..., None, None]
+
+
+def bound_of(m: Moment, name: str, geometry: SpectralBall) -> Array:
+    """How far rounding may bring the polar factor of an update, in the Frobenius norm, (..., 1, 1)."""
+    with np.errstate(all="ignore"):
+        found = off(polar_bound(_XP, _readout(_XP, m, name), geometry.method, geometry.way))
+    return np.asarray(found[0])
 
 
 def _readout(xp: Any, m: Moment, name: str) -> Any:

@@ -19,7 +19,7 @@ from dualopt.memory import blend
 from dualopt.motion import Averaged
 from dualopt.motion.rotational import UNITS, Rotational
 from dualopt.motion.sphere import Geodesic, Sphere
-from dualopt.motion.tangent import ROUNDING
+from dualopt.motion.tangent import ROUNDING, projected
 from dualopt.planned import PlannedGroup
 from dualopt.recursion import Row, propose
 from dualopt.scaling import unit
@@ -101,9 +101,7 @@ def _radial(moment: Moment, name: str) -> Array:
         state = planned.seen(np, name, dict(moment.state[name]))
         u = propose(_TIER, row, theta, state, {"gradient": g}, k)[2][AMBIENT]
         axis = _axis(row.motion)
-        w = unit(_TIER, theta, axis)
-        d = u - _TIER.sum(u * w, axis=axis, keepdims=True) * w
-        tangential, all_of_it = (_TIER.sum(x * x, axis=axis, keepdims=True) for x in (d, u))
+        _, tangential, all_of_it = projected(_TIER, u, unit(_TIER, theta, axis), axis)
     eps = float(np.finfo(np.float32).eps)
     radial = (tangential <= (2 * ROUNDING * eps) ** 2 * all_of_it) & (all_of_it > 0)
     return np.asarray(view.undo(np, np.broadcast_to(radial, theta.shape)))

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from .. import steady
 from ..counts import LN2
@@ -36,7 +37,7 @@ class Equilibrium:
     norm: float
 
 
-def lost_square(lost: float) -> float:
+def lost_square(lost: Any) -> Any:
     """1 − a² from 1 − a."""
     return lost * (2 - lost)
 

@@ -24,7 +24,6 @@ import numpy as np
 
 from .. import steady
 from ..clock import Clock
-from ..counts import LN2
 from ..directions.elementwise import Identity, Rms
 from ..motion.additive import Additive
 from ..motion.averaged import Averaged
@@ -39,7 +38,7 @@ from ..recursion import Shape
 from ..shrink import Cautious
 from . import equilibria, walks, weights
 from .course import Course
-from .recurrence import Floats, forward
+from .recurrence import Floats, complements, forward
 from .sizes import Size, size_of
 
 NODES = 33
@@ -103,7 +102,7 @@ def life_of(planned: PlannedGroup, course: Course) -> Life:
     eta = k.get("eta", np.ones(course.tau.shape))
     aged = eta * k["r_m"] if "r_m" in k else eta
     if isinstance(noise.geometry, Rms) and not noise.geometry.corrected:
-        aged = aged / np.sqrt(-np.expm1(-LN2 * course.tau / action["second_memory_half_life"]))
+        aged = aged / np.sqrt(complements(course.tau, action["second_memory_half_life"]))
     life = Life(noise, mu, c, eta, aged, None, None, None, 0.0)
     if isinstance(motion, Held | Multiplicative):
         return life
@@ -118,8 +117,8 @@ def life_of(planned: PlannedGroup, course: Course) -> Life:
         at_y = isinstance(motion, Averaged) and motion.shrink_at == "y"
         return _with(life, lost=lost, shares=shares, pulled=action["interpolation"] if at_y else 0.0)
     if isinstance(motion, Rotational):
-        exponents = course.q_shrink * course.dtau / action["shrink_half_life"]
-        return _with(life, lost=-np.expm1(-LN2 * exponents), angle=k["eta_r"])
+        lost = complements(course.q_shrink * course.dtau, action["shrink_half_life"])
+        return _with(life, lost=lost, angle=k["eta_r"])
     angle = _sphere_angle(motion, k)
     return _with(life, lost=life.like_angle(angle), angle=angle)
 
@@ -266,7 +265,7 @@ def _targeted(by_shrink: bool, life: Life, size: Size, target: float, start: flo
         return Path(rms, update, np.arctan2(update, rms), update, lost, target, float(update[peak] / target), target)
     assert life.lost is not None
     total = life.totals(life.lost)
-    angle = np.sqrt(life.lost * (2 - life.lost) / total)
+    angle = np.sqrt(equilibria.lost_square(life.lost) / total)
     if size.noise is None:
         return Path(rms, angle * target, angle, angle, life.lost, target, float(angle[peak]), target)
     free = _additive(life, size, start, peak)

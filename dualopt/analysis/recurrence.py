@@ -7,11 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from ..counts import LN2
+
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def floats(x: Any) -> Floats:
     return np.asarray(x, np.float64)
+
+
+def complements(counts: Any, half_life: float) -> Floats:
+    """`counts.complement` of many increments at once."""
+    return -np.expm1(-LN2 * floats(counts) / half_life)
 
 
 def forward(b: Any, x: Any, start: float = 0.0) -> Floats:

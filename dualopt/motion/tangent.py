@@ -13,8 +13,13 @@ def tangent(xp: Namespace, u: Array, w: Array, axis: int | tuple[int, ...]) -> A
 
     Where u is parallel to w what is left has no correct digit, and would be normalised to a direction.
     """
-    d = u - xp.sum(u * w, axis=axis, keepdims=True) * w
-    tolerance = (ROUNDING * float(xp.finfo(u.dtype).eps)) ** 2
-    left = xp.sum(d * d, axis=axis, keepdims=True)
-    real = left > tolerance * xp.sum(u * u, axis=axis, keepdims=True)
+    d, left, whole = projected(xp, u, w, axis)
+    real = left > (ROUNDING * float(xp.finfo(u.dtype).eps)) ** 2 * whole
     return xp.where(real, d, xp.zeros_like(d))
+
+
+def projected(xp: Namespace, u: Array, w: Array, axis: int | tuple[int, ...]) -> tuple[Array, Array, Array]:
+    """(d, ‖d‖², ‖u‖²) of d = u − <u, w> w."""
+    d = u - xp.sum(u * w, axis=axis, keepdims=True) * w
+    left, whole = (xp.sum(x * x, axis=axis, keepdims=True) for x in (d, u))
+    return d, left, whole
