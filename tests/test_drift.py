@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dualopt.namespace import load
-from dualopt_conformance import drift, experiments
+from dualopt_conformance import drift, experiments, gate
 from dualopt_conformance.bench import Bench
 from dualopt_conformance.cases import CASES
 from dualopt_conformance.digests import tensors_of
@@ -143,6 +143,19 @@ def test_where_rounding_decides_the_trajectory_the_oracle_is_shown() -> None:
         assert "from update 10 on rounding decides the trajectory" in found.note
     calm = Bench(CASES[ILL], {k: np.zeros_like(x) if "/nudged/" in k else x for k, x in bench(ILL).known.items()})
     assert drift.oracle(calm, record(moved(ILL, 1e9)), "fast", SIDES).status == FAIL
+
+
+def test_where_work_may_be_rounded_elsewhere_the_oracle_is_shown() -> None:
+    """In bfloat16, where a product may go into a sum unrounded; in lockstep a wrong update is caught all the same."""
+    name = "muon.two_bfloat16/usual"
+    assert rms(errors(name, 10, "nudged")) > 4 * math.sqrt(10) + 1
+    assert drift.oracle(bench(name), record(run(name)), "fast", SIDES).status == SHOWN
+    made = experiments.lockstep(CASES[name], load("numpy"), "fast", bench(name).known)
+    assert not gate.lockstep(bench(name), record(made)).failed
+    key = f"{name}/lockstep/6/tall"
+    before = bench(name).known[f"{name}/start/6/tall"]
+    longer = (before + np.float32(2) * (made[key] - before)).astype(np.float32)
+    assert gate.lockstep(bench(name), record({**made, key: longer})).failed
 
 
 @pytest.mark.parametrize("mutant", [m for m in WRONG if ILL in m.cases], ids=lambda m: m.name)

@@ -2,6 +2,7 @@
 
     θ+ and s+        every number that an update changes, and s before the first: by 2^-24 of its magnitude, up or down;
                      θ of rows that multiply matrices by 2^-24 of the root mean square of its matrix, one normwise E
+    bfloat16 work    every number that is rounded to it by 2^-8 of its magnitude: other evaluations round elsewhere
     factorisations   of A + E with ‖E‖ = max(m, n) 2^-23 ‖A‖, what `factorised` takes backward stable to mean
 
 Signs are drawn. An evaluation in float32 that is sound is off by about that much. So the distance of this run from
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from dualopt.directions.polar.work import BITS, Rounded
 from dualopt.exact import Overlay
 from dualopt.generator import Stream
 from dualopt.plan import Proposal
@@ -73,6 +75,18 @@ def rms(x: Array) -> Array:
     return np.asarray(np.sqrt(np.mean(x * x, axis=MATRIX, keepdims=True)))
 
 
+class Narrowed(Rounded):
+    """Work in bfloat16, off by one unit of it wherever the definition rounds."""
+
+    def __init__(self, xp: Any) -> None:
+        super().__init__(xp)
+        self._signs = Signs()
+
+    def narrow(self, x: Array) -> Array:
+        rounded: Array = super().narrow(x)
+        return rounded * (1 + 2.0**-BITS / U * self._signs(x.shape))
+
+
 class Factorisations:
     """numpy's `linalg`, of A + E."""
 
@@ -100,7 +114,7 @@ def nudged(double: Callable[[Any], Step], normwise: bool) -> Step:
     """The step that `double` makes of a namespace, off in every update."""
     signs = Signs()
     nudge, nudge_theta, begun = Nudge(signs, False), Nudge(signs, normwise), set[str]()
-    execute = double(Overlay(np, "nudged", linalg=Factorisations(signs)))
+    execute = double(Overlay(np, "nudged", linalg=Factorisations(signs), bfloat16_work=Narrowed))
 
     def step(planned: PlannedGroup, theta: Arrays, state: States, gradient: Arrays, proposal: Proposal) -> Moved:
         state = {n: s if n in begun else {k: nudge(x) for k, x in s.items()} for n, s in state.items()}
