@@ -182,8 +182,13 @@ class Case:
         Long ones are for rows: what an option adds is in every update.
         """
         longest = self.situation.updates
-        length = self.situation.spectral if self.spectral else longest if self.row.local else longest // 5
+        length = self.longest if self.spectral or self.row.local else longest // 5
         return length if self.variant in ENTRIES else min(length // 5, longest // 10)
+
+    @cached_property
+    def longest(self) -> int:
+        """The length where time does not matter: that of the situation, shorter only if matrices are multiplied."""
+        return self.situation.spectral if self.spectral else self.situation.updates
 
     @cached_property
     def shapes(self) -> Mapping[str, Shape]:
