@@ -17,6 +17,7 @@ from dualopt_conformance.cases import CASES, EVERY, LATE, SAMPLED, SITUATIONS, S
 from dualopt_conformance.compare import LEARNED
 from dualopt_conformance.digests import digest_of, tensors_of
 from dualopt_conformance.probe import flushes
+from dualopt_conformance.test_backend import beside_numpy
 from dualopt_conformance.walk import checkpoints, digest_of_start, moments, proposed, start, walk
 
 # Updates in the quick tests and in the long ones: of elementwise rows, and of others. The last parameter joins in the
@@ -146,6 +147,16 @@ def test_pins_see_a_bit() -> None:
     made[9] ^= np.uint64(1)
     assert pins.first_difference(case, made) == 10
     assert pins.first_difference(Case("none", case.table, case.situation), made) == 0
+
+
+def test_longest_runs_stand_beside_numpys() -> None:
+    case = EVERY["muon/underflow"]
+    assert case.longest == SITUATIONS["underflow"].spectral
+    assert EVERY["row_norm/usual"].longest == EVERY["lion/usual"].longest == SITUATIONS["usual"].updates
+    digests = experiments.free(case, load("numpy"), "exact", 6)[f"{case.id}/digests"]
+    assert beside_numpy(case, digests) is None
+    digests[3] ^= np.uint64(1)
+    assert beside_numpy(case, digests) == 4
 
 
 @pytest.mark.parametrize("name", ["adamw.cautious/usual", "scionc.spectral_conv/usual", "muon/bfloat16"])
