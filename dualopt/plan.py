@@ -55,6 +55,7 @@ class Plan:
             for i, g in enumerate(recipe.groups)
         )
         self.group_of = assigned
+        self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
         self.tau = 0  # of the run: what schedules read
         self._live(dict.fromkeys(shapes, 0), {name: {} for name in shapes})
         self._shaped = tuple(planned.row.shaped for planned in self.groups)

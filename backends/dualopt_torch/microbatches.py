@@ -13,7 +13,8 @@ from dualopt.plan import Plan
 from dualopt.proposal import Proposal
 from dualopt.recursion import Scalars
 
-from .execute import recorded, working
+from .execute import recorded
+from .kernels import working
 from .namespace import EXACT, FAST
 from .parameters import Named, named_parameters
 
