@@ -6,7 +6,8 @@ from dualopt.namespace import Backend
 
 from .arrays import DTYPES, from_numpy, to_numpy
 from .environment import environment
-from .execute import functional, working
+from .execute import functional
+from .kernels import working
 from .microbatches import microbatches
 from .namespace import EXACT, FAST
 from .optimizer import Optimizer

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 
 import torch
 
+from dualopt.buckets import joined
 from dualopt.errors import GradientError, NonFiniteError
 from dualopt.plan import Plan
 from dualopt.planned import check_gradient
+
+from .elementwise import flat
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -17,9 +20,12 @@ Tensors = Mapping[str, torch.Tensor]
 def check_fit(gradients: Tensors, parameters: Tensors, plan: Plan) -> None:
     """GradientError for the first gradient that does not fit its parameter, or the plan."""
     for name, g in gradients.items():
+        p, stored = parameters[name], plan.shapes[name]
+        alike = g.shape == stored == p.shape and g.device == p.device
+        if alike and g.layout is torch.strided and g.is_floating_point():
+            continue
         kind = "sparse" if g.layout != torch.strided else "complex" if g.is_complex() else "real"
         kind = kind if kind != "real" or g.is_floating_point() else str(g.dtype)
-        p, stored = parameters[name], plan.groups[plan.group_of[name]].views[name].stored
         if tuple(p.shape) != stored:
             raise GradientError(f"{name!r} has shape {tuple(p.shape)}, but was {stored} at the start")
         check_gradient(name, stored, tuple(g.shape), kind)
@@ -29,8 +35,7 @@ def check_fit(gradients: Tensors, parameters: Tensors, plan: Plan) -> None:
 
 def all_finite(gradients: Tensors, plan: Plan) -> bool:
     """False for gradients that the recipe skips; NonFiniteError if it says to raise instead."""
-    suspects = [n for n, total in _squares(gradients).items() if not math.isfinite(total)]
-    bad = [n for n in suspects if not _bounded(gradients[n], plan.largest(n))]  # a finite sum may overflow
+    bad = [n for n in _suspects(gradients) if not _bounded(gradients[n], plan.largest(n))]  # a finite sum may overflow
     if bad and plan.recipe.nonfinite == "raise":
         raise NonFiniteError(
             f"the gradient of {bad[0]!r} holds NaN, infinity or numbers too large to square "
@@ -40,15 +45,28 @@ def all_finite(gradients: Tensors, plan: Plan) -> bool:
     return not bad
 
 
-def _squares(gradients: Tensors) -> dict[str, float]:
-    """The sum of squares of every gradient: not finite if an element is not. One transfer per device."""
-    found: dict[str, float] = {}
+def _suspects(gradients: Tensors) -> list[str]:
+    """The names of gradients whose sum of squares is not finite: it is not if an element is not.
+
+    One transfer per device. Short gradients are joined first, and looked at one by one only if their sum is not finite.
+    """
+    found: list[str] = []
+    kinds = {name: (g.dtype, g.device) for name, g in gradients.items()}
+    buckets = joined({name: g.numel() for name, g in gradients.items()}, kinds)
     for device in {g.device for g in gradients.values()}:
-        here = [name for name, g in gradients.items() if g.device == device]
-        norms = torch._foreach_norm([gradients[name] for name in here])
-        squares = torch.stack([x.to(torch.float32) for x in norms]).square()
-        found.update(zip(here, squares.tolist(), strict=True))
-    return found
+        here = [names for names in buckets if gradients[names[0]].device == device]
+        sums = _squares([flat([gradients[name] for name in names]) for names in here])
+        for names, total in zip(here, sums, strict=True):
+            if not math.isfinite(total):
+                alone = _squares([gradients[name] for name in names])
+                found += [name for name, own in zip(names, alone, strict=True) if not math.isfinite(own)]
+    return sorted(found, key=list(gradients).index) if len(found) > 1 else found
+
+
+def _squares(tensors: list[torch.Tensor]) -> list[float]:
+    """The sums of squares of tensors on one device."""
+    norms = torch._foreach_norm(tensors) if tensors else ()
+    return torch.stack([x.to(torch.float32) for x in norms]).square().tolist() if norms else []
 
 
 def _bounded(g: torch.Tensor, largest: float) -> bool:

@@ -9,7 +9,7 @@ import torch
 
 from dualopt import evaluation
 
-from .execute import working
+from .kernels import working
 from .namespace import FAST
 from .saving import Saving
 

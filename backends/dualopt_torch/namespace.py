@@ -30,6 +30,11 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return bool(device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def sign(x: torch.Tensor) -> torch.Tensor:
+    """sign(x), NaN for NaN as the standard says, in a form that compilers make one pass of."""
+    return torch.where(x == x, torch.sign(x), x)  # noqa: PLR0124  (a NaN equals nothing)
+
+
 class Narrow(Work):
     """bfloat16 as it is stored; products in it where the device has them, else of what it holds in float32."""
 
@@ -58,5 +63,5 @@ class Narrow(Work):
 EXACT = exact(base, sqrt=correct_sqrt)
 # Eager: the correct root, so that elementwise rows have the bits of the exact tier. Compiled code has a
 # correctly rounded root of its own, and `COMPILED` leaves it in one pass.
-FAST = Overlay(base, "fast", sqrt=correct_sqrt, bfloat16_work=Narrow)
-COMPILED = base
+FAST = Overlay(base, "fast", sqrt=correct_sqrt, sign=sign, bfloat16_work=Narrow)
+COMPILED = Overlay(base, "compiled", sign=sign)

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from operator import is_
 from typing import Any
 
 import torch
@@ -17,10 +20,13 @@ from dualopt.coordinates import COORDINATES
 from dualopt.errors import CountError, GradientError, RecipeError, StaleScalarsError
 from dualopt.microbatches import GRADIENT, Evidence, stream_of
 from dualopt.namespace import TIERS
-from dualopt.plan import Plan, Proposal
+from dualopt.plan import Plan
+from dualopt.planned import PlannedGroup
+from dualopt.proposal import Proposal
 from dualopt.recipe import Recipe
 
 from .checking import all_finite, check_fit
+from .elementwise import placed
 from .evaluation import Evaluating
 from .execute import Executor, recorded
 from .microbatches import Microbatches
@@ -70,6 +76,10 @@ class Optimizer(Microbatches, Evaluating, torch.optim.Optimizer):
         self._captured = False
         self._aside = None
         self._before = self.plan.saved_counts(), self.plan.saved_sums()
+        self._lines: list[Line] = []
+        self._kept: dict[str, dict[str, Any]] = {}
+        self._all_kept: list[dict[str, Any]] = []
+        self._chosen: tuple[str, ...] = ()
         self.discard()
         groups = [
             {
@@ -94,6 +104,7 @@ class Optimizer(Microbatches, Evaluating, torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but hooks, so that copies and pickles work; torch's own keeps state and groups only."""
+        self._chosen = ()  # what is lined up is found again
         return {key: value for key, value in self.__dict__.items() if not key.startswith("_optimizer_")}
 
     @torch._dynamo.disable  # type: ignore[untyped-decorator]
@@ -137,14 +148,13 @@ class Optimizer(Microbatches, Evaluating, torch.optim.Optimizer):
             self._roll_back()
             return loss
         evidence, proposal = found
-        for group in self.plan.groups:
-            names = [name for name in group.names if name in evidence]
-            if names:
-                theta = {name: self._named[name].detach() for name in names}
-                state = {name: self._state(name) for name in names}
-                self._execute(group, theta, state, {name: evidence[name] for name in names}, proposal.scalars)
+        names = tuple(evidence)
+        for line in self._lined(names):
+            given = evidence if line.all else {name: evidence[name] for name in line.theta}
+            self._execute(line.planned, line.theta, line.state, given, proposal.scalars)
         self.discard()
         self._finish(proposal, evidence)
+        self._chosen = names
         return loss
 
     def _evidence(self, count: int | None, microbatches: object, samples: object) -> tuple[Evidence, Proposal] | None:
@@ -254,27 +264,59 @@ class Optimizer(Microbatches, Evaluating, torch.optim.Optimizer):
         if self._ready is None:
             self.plan.commit(proposal)
         self._ready = None
-        self._captured = recorded({name: x[GRADIENT] for name, x in evidence.items() if x})
-        for name in evidence:
-            self.state[self._named[name]].update(tau=self.plan.counts[name], **self.plan.sums[name])
+        self._captured = recorded({name: x[GRADIENT] for name, x in islice(evidence.items(), 1) if x})
+        kept = self._kept
+        for cohort in proposal.cohorts:
+            lived = {"tau": cohort.clock.tau, **cohort.clock.sums}
+            for name in cohort.names:
+                kept[name].update(lived)
         for i, group in enumerate(self.param_groups):
             group["tau"] = self.plan.tau
             if self.plan.scheduled:
                 group["lr"] = self._written[i] = proposal.steps[i]
 
+    def _lined(self, names: tuple[str, ...]) -> list[Line]:
+        """The groups with those of their parameters that are updated, and the memories of these."""
+        if names == self._chosen and self._untouched():
+            return self._lines
+        chosen, self._lines = frozenset(names), []
+        for planned in self.plan.groups:
+            here = [name for name in planned.names if name in chosen]
+            if here:
+                self._make(planned, here)
+                state = {name: _tensors(self.state[self._named[name]]) for name in here}
+                theta = {name: self._named[name] for name in here}
+                self._lines.append(Line(planned, theta, state, len(here) == len(names)))
+        self._kept = {name: self.state[self._named[name]] for name in names}
+        self._chosen, self._all_kept = (), list(self.state.values())  # `step` names them when it has succeeded
+        return self._lines
+
+    def _untouched(self) -> bool:
+        """True if `state` holds the very tensors that were lined up."""
+        if len(self.state) != len(self._all_kept) or not all(map(is_, self.state.values(), self._all_kept)):
+            return False
+        kept = self._kept
+        lined = (pair for line in self._lines for pair in line.state.items())
+        return all(kept[name].get(key) is x for name, s in lined for key, x in s.items())
+
     def _state(self, name: str) -> dict[str, torch.Tensor]:
         """The memories of a parameter, made before its first update in its working type."""
         kept = self.state[self._named[name]]
         if not kept.get("tau"):
-            kept.update(tau=0, **self._start(name))
-        return {key: x for key, x in kept.items() if isinstance(x, torch.Tensor)}
+            self._make(self.plan.groups[self.plan.group_of[name]], [name])
+        return _tensors(kept)
+
+    def _make(self, planned: PlannedGroup, names: Iterable[str]) -> None:
+        """Make the memories of those parameters that have none yet."""
+        fresh = {name: self._start(name) for name in names if not self.state[self._named[name]].get("tau")}
+        for name, memories in placed(planned, fresh, self._named).items() if fresh else ():
+            self.state[self._named[name]].update(tau=0, **memories)
 
     def _start(self, name: str) -> dict[str, torch.Tensor]:
         p = self._named[name]
         dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
         theta = p.detach().to(dtype, memory_format=torch.contiguous_format)
-        start = self.plan.groups[self.plan.group_of[name]].start(EXACT, name, theta)
-        return {key: x.contiguous() for key, x in start.items()}
+        return self.plan.groups[self.plan.group_of[name]].start(EXACT, name, theta)
 
     def _memories(self, name: str) -> dict[str, torch.Tensor]:
         return self._state(name) if self.state.get(self._named[name], {}).get("tau") else self._start(name)
@@ -286,6 +328,20 @@ class Optimizer(Microbatches, Evaluating, torch.optim.Optimizer):
             raise RecipeError(f"{thawed!r} was frozen when the optimizer was made, and is not in it; make a new one")
         check_fit(gradients, self._named, self.plan)
         return recorded(gradients) or all_finite(gradients, self.plan)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A group, θ and memories of those of its parameters that are updated; `all`: no other group is."""
+
+    planned: PlannedGroup
+    theta: Named
+    state: dict[str, Named]
+    all: bool
+
+
+def _tensors(kept: Mapping[str, Any]) -> Named:
+    return {key: x for key, x in kept.items() if isinstance(x, torch.Tensor)}
 
 
 def _all_double(found: Any) -> bool:

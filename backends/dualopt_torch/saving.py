@@ -14,9 +14,11 @@ import torch
 
 from dualopt.checkpoint import Snapshot, require, require_dtypes
 from dualopt.errors import CheckpointError
-from dualopt.plan import RUN, Plan, Proposal
+from dualopt.plan import RUN, Plan
+from dualopt.proposal import Proposal
 
 from .arrays import HALF, to_numpy
+from .elementwise import placed
 from .namespace import EXACT
 from .parameters import Named
 
@@ -131,10 +133,12 @@ class Saving(torch.optim.Optimizer):
 
     def _install(self, state: Mapping[str, Mapping[str, torch.Tensor]], counts: Mapping[str, int]) -> None:
         """Put saved memories in place in the working type, whatever the parameter's own."""
-        for name, memories in state.items():
-            p = self._named[name]
-            kept: dict[str, Any] = {"tau": counts[name], **self.plan.sums[name]}
-            for key, x in memories.items():
+        for planned in self.plan.groups:
+            saved = {}
+            for name in planned.names:
+                p = self._named[name]
                 dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
-                kept[key] = x.to(device=p.device, dtype=dtype, copy=True, memory_format=torch.contiguous_format)
-            self.state[p] = kept
+                if name in state:
+                    saved[name] = {key: x.to(device=p.device, dtype=dtype, copy=True) for key, x in state[name].items()}
+            for name, memories in placed(planned, saved, self._named).items():
+                self.state[self._named[name]] = {"tau": counts[name], **self.plan.sums[name], **memories}
