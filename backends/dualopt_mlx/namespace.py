@@ -6,6 +6,7 @@ sum of 2**25 ones is 2**24), and its factorisations exist on the CPU only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import mlx.core as mx
@@ -50,6 +51,11 @@ def chosen_sign(x: mx.array, /) -> mx.array:
     return mx.where(x > 0, 1.0, mx.where(x < 0, -1.0, 0.0))
 
 
+def _like(value: float) -> Callable[[mx.array], mx.array]:
+    """`zeros_like` and `ones_like` as a constant that is read in every place: an array of them would be written."""
+    return lambda x: mx.broadcast_to(mx.array(value, x.dtype), x.shape)
+
+
 def svd(x: mx.array, /, *, full_matrices: bool = True) -> tuple[mx.array, mx.array, mx.array]:
     """U, σ, Vᵀ of x (..., m, n), on the CPU; without `full_matrices` U is (..., m, k), Vᵀ (..., k, n)."""
     u, sigma, vh = mx.linalg.svd(x, stream=mx.cpu)
@@ -91,4 +97,4 @@ _linalg = SimpleNamespace(eigh=eigh, inv=inv, svd=svd, svdvals=svdvals)
 _base = Overlay(mx, "mlx", sum=blocked_sum, linalg=_linalg)
 
 EXACT = exact_tier(_base)
-FAST = Overlay(_base, "fast", sign=chosen_sign, bfloat16_work=Narrow)
+FAST = Overlay(_base, "fast", sign=chosen_sign, zeros_like=_like(0.0), ones_like=_like(1.0), bfloat16_work=Narrow)
