@@ -38,7 +38,9 @@ def _search(layout: Bounded, places: tuple[tuple[str, int], ...], compiled: bool
     most = float(mx.finfo(mx.float32).max)
 
     def search(gradients: Named) -> mx.array:
-        found = [mx.array(0, mx.int32)]
+        if not layout:
+            return mx.array(0, mx.int32)
+        flags, found = [], []
         for names, bound in layout:
             flat = [mx.flatten(gradients[name]) for name in names]
             within = mx.abs(mx.concatenate(flat) if len(flat) > 1 else flat[0]) <= mx.array(min(bound, most))
@@ -46,8 +48,9 @@ def _search(layout: Bounded, places: tuple[tuple[str, int], ...], compiled: bool
             if len(names) > 1:
                 ends = mx.cumsum(mx.array([x.size for x in flat], mx.int32))
                 place = place[mx.sum(ends <= mx.argmin(within))]
-            found.append(mx.where(every(within), 0, mx.reshape(place, ())))
-        return mx.max(mx.stack(found))
+            flags.append(every(within))
+            found.append(mx.reshape(place, ()))
+        return mx.max(mx.where(mx.stack(flags), 0, mx.stack(found)))
 
     return mx.compile(search) if compiled else search
 

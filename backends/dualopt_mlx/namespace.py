@@ -80,7 +80,14 @@ def inv(x: mx.array, /) -> mx.array:
     return mx.linalg.inv(x, stream=mx.cpu)
 
 
-class Narrow(Work):
+class Joint(Work):
+    """Products that are scaled and added to something else in the same call."""
+
+    def sum(self, a: float, x: mx.array, u: mx.array, v: mx.array, c: float = 1.0) -> mx.array:
+        return mx.addmm(x, u, v, alpha=c, beta=a)
+
+
+class Narrow(Joint):
     """bfloat16 as it is stored, and products in it."""
 
     def narrow(self, x: mx.array) -> mx.array:
@@ -89,12 +96,17 @@ class Narrow(Work):
     def widen(self, x: mx.array) -> mx.array:
         return x.astype(mx.float32)
 
-    def sum(self, a: float, x: mx.array, u: mx.array, v: mx.array, c: float = 1.0) -> mx.array:
-        return mx.addmm(x, u, v, alpha=c, beta=a)
-
 
 _linalg = SimpleNamespace(eigh=eigh, inv=inv, svd=svd, svdvals=svdvals)
 _base = Overlay(mx, "mlx", sum=blocked_sum, linalg=_linalg)
 
 EXACT = exact_tier(_base)
-FAST = Overlay(_base, "fast", sign=chosen_sign, zeros_like=_like(0.0), ones_like=_like(1.0), bfloat16_work=Narrow)
+FAST = Overlay(
+    _base,
+    "fast",
+    sign=chosen_sign,
+    zeros_like=_like(0.0),
+    ones_like=_like(1.0),
+    float32_work=Joint,
+    bfloat16_work=Narrow,
+)
