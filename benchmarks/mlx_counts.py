@@ -65,7 +65,7 @@ def eager(update: Callable[..., list[Any]], *arrays: list[Any]) -> Counted:
             found["products"] += 1
             found["GFLOP"] += 2e-9 * math.prod(event["outputs"][0][1]) * event["inputs"][0][1][-1]
 
-    mx.export_function(seen, lambda *given: update(*given), *[x for some in arrays for x in some])
+    mx.export_function(seen, update, *[x for some in arrays for x in some])
     return found
 
 

@@ -1,6 +1,8 @@
 """Which gradient is not finite, asked of all at once: an update reads one number, or a compiled step keeps it.
 
-`sign` and `max` may hide a NaN, so every entry is compared with the largest that its row can work with.
+`sign` and `max` may hide a NaN, so every entry is compared with the largest that its row can work with. What is done
+with single numbers is kept to one elementwise operation at a time: two would be compiled to a kernel, which takes a C++
+compiler on the CPU longer than all of them together save.
 """
 
 from __future__ import annotations
@@ -14,22 +16,21 @@ from dualopt.buckets import joined
 
 from .parameters import Named
 
-WORD = 0x0101010101010101  # eight times True
 KEPT = 64  # functions, each for one set of gradients
 
 Bounded = tuple[tuple[tuple[str, ...], float], ...]  # names that are looked at as one array, and their bound
 
 
-def every(x: mx.array) -> mx.array:
-    """`mx.all` of booleans in one axis, without an end.
+def some(x: mx.array) -> mx.array:
+    """`mx.any` of booleans in one axis.
 
-    On the CPU it reads them one by one, as long as adding them up takes; eight are read as a word here.
+    The CPU reads them one by one, which takes as long as adding numbers up; here eight are read as a word.
     """
     whole = x.size - x.size % 8
     if whole < 2**10 or mx.default_device().type != mx.cpu:
-        return mx.all(x)
-    words = mx.all(mx.view(x[:whole], mx.uint64) == mx.array(WORD, mx.uint64))
-    return words if whole == x.size else mx.logical_and(words, mx.all(x[whole:]))
+        return mx.any(x)
+    words = mx.any(mx.view(x[:whole], mx.uint64))
+    return words if whole == x.size else mx.any(mx.stack([words, mx.any(x[whole:])]))
 
 
 @lru_cache(maxsize=KEPT)
@@ -43,14 +44,16 @@ def _search(layout: Bounded, places: tuple[tuple[str, int], ...], compiled: bool
         flags, found = [], []
         for names, bound in layout:
             flat = [mx.flatten(gradients[name]) for name in names]
-            within = mx.abs(mx.concatenate(flat) if len(flat) > 1 else flat[0]) <= mx.array(min(bound, most))
+            x = mx.concatenate(flat) if len(flat) > 1 else flat[0]
+            outside = mx.logical_not(mx.abs(x) <= mx.array(min(bound, most)))
             place = mx.array([at[name] for name in names], mx.int32)
             if len(names) > 1:
-                ends = mx.cumsum(mx.array([x.size for x in flat], mx.int32))
-                place = place[mx.sum(ends <= mx.argmin(within))]
-            flags.append(every(within))
+                ends = mx.cumsum(mx.array([x.size for x in flat], mx.uint32))
+                first = mx.contiguous(mx.broadcast_to(mx.argmax(outside), ends.shape))
+                place = place[mx.sum(ends <= first)]
+            flags.append(some(outside))
             found.append(mx.reshape(place, ()))
-        return mx.max(mx.where(mx.stack(flags), 0, mx.stack(found)))
+        return mx.max(mx.where(mx.stack(flags), mx.stack(found), mx.zeros(len(flags), mx.int32)))
 
     return mx.compile(search) if compiled else search
 

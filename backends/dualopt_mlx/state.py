@@ -149,22 +149,26 @@ class State:
     def consume(self, bad: mx.array, present: Set[str]) -> mx.array:
         """The bookkeeping of one traced update, on the device: 0-d, whether the update may happen.
 
+        Numbers are chosen from arrays: two elementwise operations in a row would be compiled (see `finite`).
+
         Args:
             bad: the place of a gradient that is not finite, or 0; 0-d.
             present: the parameters with a gradient.
         """
         tree, control = self.tree, self.tree["control"]
         fresh = control["fresh"]
-        ok = mx.logical_and(fresh, bad == 0)
-        added = control["increment"] * ok.astype(mx.int64)
+        ok = mx.all(mx.stack([fresh, bad == 0]))
+        happens, used = ok.astype(mx.uint32), fresh.astype(mx.uint32)
+        added = mx.stack([mx.array(0, mx.int64), control["increment"]])[happens]
         tree["count"] = tree["count"] + added
-        tree["counts"] = tree["counts"] + added * mx.array(np.array([name in present for name in self.names], np.int64))
+        there = mx.array([int(name in present) for name in self.names], mx.uint32)
+        tree["counts"] = tree["counts"] + mx.stack([mx.array(0, mx.int64), added])[there]
         if self._summed:
             there = mx.array([[name in present] for name, _ in self._summed])
             tree["sums"] = mx.where(mx.logical_and(ok, there), control["sums"], tree["sums"])
-        tree["step"] = tree["step"] + ok.astype(mx.uint64)
+        tree["step"] = tree["step"] + mx.array([0, 1], mx.uint64)[happens]
         control["nonfinite"] = mx.where(fresh, bad, control["nonfinite"])
-        control["missed"] = control["missed"] + mx.logical_not(fresh).astype(mx.int32)
+        control["missed"] = control["missed"] + mx.array([1, 0], mx.int32)[used]
         control["fresh"] = mx.logical_and(fresh, mx.array(False))
         return ok
 
