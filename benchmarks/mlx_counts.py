@@ -1,6 +1,6 @@
 """What one update of the matrices of a GPT asks of MLX, counted and not timed: a Markdown table.
 
-    python benchmarks/mlx_counts.py [--layers 12] [--width 384]
+    python benchmarks/mlx_counts.py [--into docs/mlx.md]
 
 Counted in the graph that an update builds, for `muon` of dualopt and `mlx.optimizers.Muon`, on the four matrices of
 every layer (qkv, projection, and the two of a feed-forward block of four times the width):
@@ -36,6 +36,7 @@ from dualopt_mlx.namespace import EXACT
 
 VIEWS = {"Broadcast", "BroadcastAxes", "Transpose", "ExpandDims", "Squeeze", "Flatten", "Unflatten", "Reshape", "Slice"}
 PRODUCTS = {"Matmul", "AddMM"}
+BEGIN, END = "<!-- counts -->", "<!-- end -->"  # of the table in a page
 Arrays = dict[str, Any]
 Counted = dict[str, float]
 
@@ -139,8 +140,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Counts of an update of matrices on MLX, as Markdown.")
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--width", type=int, default=384)
+    parser.add_argument("--into", type=Path, help="a page with a place for the table")
     stated = parser.parse_args()
-    print(table(stated.layers, stated.width))
+    found = table(stated.layers, stated.width)
+    if stated.into is None:
+        print(found)
+    else:
+        before, _, rest = stated.into.read_text(encoding="utf-8").partition(BEGIN)
+        stated.into.write_text(f"{before}{BEGIN}\n{found}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
 
 
 if __name__ == "__main__":
