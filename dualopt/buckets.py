@@ -52,7 +52,7 @@ def joined(
 
 
 def stacks(shapes: Mapping[str, Shape], kinds: Mapping[str, Hashable], *, most: int = STACK) -> tuple[Names, ...]:
-    """The names in tuples of one shape and kind, of at most `most` elements or a single name; none is empty."""
+    """The names in tuples of one shape and kind, of at most `most` elements or a single name. No array is empty."""
     found: dict[Hashable, list[str]] = {}
     for name, shape in shapes.items():
         found.setdefault((shape, kinds[name]), []).append(name)
