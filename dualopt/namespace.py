@@ -44,7 +44,10 @@ CONTRACT: Mapping[str, str] = {
     "zeros": "zeros of a shape and dtype",
     "zeros_like": "zeros in shape and dtype of x",
 }
-OPTIONAL: Mapping[str, str] = {"bfloat16_work": "how a fast tier iterates in bfloat16: a `directions.polar.work.Work`"}
+OPTIONAL: Mapping[str, str] = {
+    "float32_work": "how a fast tier iterates in float32: a `directions.polar.work.Work`",
+    "bfloat16_work": "the same in bfloat16",
+}
 FACTORISING = ("eigh", "inv", "svd", "svdvals")  # of xp.linalg, see `factorise`; `exact` brings its own
 
 

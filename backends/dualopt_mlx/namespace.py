@@ -6,6 +6,7 @@ sum of 2**25 ones is 2**24), and its factorisations exist on the CPU only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import mlx.core as mx
@@ -50,6 +51,11 @@ def chosen_sign(x: mx.array, /) -> mx.array:
     return mx.where(x > 0, 1.0, mx.where(x < 0, -1.0, 0.0))
 
 
+def _like(value: float) -> Callable[[mx.array], mx.array]:
+    """`zeros_like` and `ones_like` as a constant that is read in every place: an array of them would be written."""
+    return lambda x: mx.broadcast_to(mx.array(value, x.dtype), x.shape)
+
+
 def svd(x: mx.array, /, *, full_matrices: bool = True) -> tuple[mx.array, mx.array, mx.array]:
     """U, σ, Vᵀ of x (..., m, n), on the CPU; without `full_matrices` U is (..., m, k), Vᵀ (..., k, n)."""
     u, sigma, vh = mx.linalg.svd(x, stream=mx.cpu)
@@ -74,7 +80,14 @@ def inv(x: mx.array, /) -> mx.array:
     return mx.linalg.inv(x, stream=mx.cpu)
 
 
-class Narrow(Work):
+class Joint(Work):
+    """Products that are scaled and added to something else in the same call."""
+
+    def sum(self, a: float, x: mx.array, u: mx.array, v: mx.array, c: float = 1.0) -> mx.array:
+        return mx.addmm(x, u, v, alpha=c, beta=a)
+
+
+class Narrow(Joint):
     """bfloat16 as it is stored, and products in it."""
 
     def narrow(self, x: mx.array) -> mx.array:
@@ -83,12 +96,17 @@ class Narrow(Work):
     def widen(self, x: mx.array) -> mx.array:
         return x.astype(mx.float32)
 
-    def sum(self, a: float, x: mx.array, u: mx.array, v: mx.array, c: float = 1.0) -> mx.array:
-        return mx.addmm(x, u, v, alpha=c, beta=a)
-
 
 _linalg = SimpleNamespace(eigh=eigh, inv=inv, svd=svd, svdvals=svdvals)
 _base = Overlay(mx, "mlx", sum=blocked_sum, linalg=_linalg)
 
 EXACT = exact_tier(_base)
-FAST = Overlay(_base, "fast", sign=chosen_sign, bfloat16_work=Narrow)
+FAST = Overlay(
+    _base,
+    "fast",
+    sign=chosen_sign,
+    zeros_like=_like(0.0),
+    ones_like=_like(1.0),
+    float32_work=Joint,
+    bfloat16_work=Narrow,
+)

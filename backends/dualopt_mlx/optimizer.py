@@ -63,6 +63,7 @@ class Optimizer(Updating, Evaluating):
         self._shapes = {name: tuple(x.shape) for name, x in parameters.items()}
         self.plan = Plan(recipe, self._shapes, layout="channels_last")
         self.plan.warn_if_too_fine({name: dtype_name(x) for name, x in parameters.items()})
+        self._largest = {name: self.plan.largest(name) for name in self._shapes}
         self._store = State(self.plan, self._start(parameters))
         self._state = self._store.tree
         self._steps = self._before = tuple(g.step for g in self.plan.groups)
@@ -147,10 +148,11 @@ class Optimizer(Updating, Evaluating):
         self._require_training("advance()")
         self._settle()
         self._drop()
-        chosen = self._shapes if names is None else [self._tied.get(name, name) for name in names]
-        ready = self.plan.propose(count, chosen)
+        everything = self.plan.propose(count, self._shapes)  # filled in all: a step compiled earlier may read others
+        chosen = None if names is None else [self._tied.get(name, name) for name in names]
+        ready = everything if chosen is None else self.plan.propose(count, chosen)
         self._anchor(self._model, self._shapes)
-        self._fill(self.plan.propose(count, self._shapes))  # all: a step compiled earlier may read others
+        self._fill(everything)
         self._ready = ready
 
     def compile(self, step: Callable[..., Any], *, inputs: Any = None, outputs: Any = None) -> Callable[..., Any]:

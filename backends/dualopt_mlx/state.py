@@ -14,13 +14,13 @@ The dictionaries live as long as the optimizer and only their arrays are replace
 that captured the tree keeps seeing it. What a compiled update did is known on the device first; the host
 reads it when it is needed.
 
-Parameters of one group and shape share a slot until their counts or sums differ. Slots only ever split: a new
-assignment has more arrays, for which `mx.compile` traces again instead of reusing the old assignment.
+Parameters of one group share a slot until their scalars differ. Slots only ever split: a new assignment has more
+arrays, for which `mx.compile` traces again instead of reusing the old assignment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,13 +59,13 @@ class State:
     def __init__(self, plan: Plan, memory: Memory) -> None:
         self._plan = plan
         self.names = tuple(sorted(plan.counts))
+        self.places = {name: 1 + i for i, name in enumerate(self.names)}
         self._summed = tuple((n, key) for n in self.names for key in sorted(plan.groups[plan.group_of[n]].sums))
         self.updates = 0
-        of = {name: (i, plan.groups[i].views[name].logical) for name, i in plan.group_of.items()}
-        first = {place: slot for slot, place in enumerate(dict.fromkeys(of.values()))}
-        self._slot = {name: first[place] for name, place in of.items()}
+        self._slot = dict(plan.group_of)
         self.tree: Tree = {"memory": memory, "scalars": {}, "control": {}}
         self._add_slots(self._slot)
+        self._split_slots(plan.propose(None, self._slot).scalars)
         self.write(plan.groups[0].step)
 
     def _add_slots(self, names: Iterable[str]) -> None:
@@ -73,20 +73,18 @@ class State:
             row = self._plan.groups[self._plan.group_of[name]].row
             self.tree["scalars"].setdefault(str(self._slot[name]), {key: mx.array(0, mx.float32) for key in row.needs})
 
-    def _split_slots(self) -> None:
-        """Give parameters whose counts or sums have come to differ slots of their own."""
-        slots: dict[tuple[object, ...], int] = {}
-        kept: set[int] = set()
-        moved: list[str] = []
-        for name, slot in self._slot.items():
-            place = slot, self._plan.counts[name], *self._plan.sums[name].values()
-            if place not in slots:
-                slots[place] = slot if slot not in kept else len(self.tree["scalars"]) + len(moved)
-                if slot in kept:
-                    moved.append(name)
-                kept.add(slot)
-            self._slot[name] = slots[place]
-        self._add_slots(moved)
+    def _split_slots(self, scalars: Mapping[str, Mapping[str, float]]) -> None:
+        """Give parameters whose scalars have come to differ from the others' slots of their own."""
+        kept: dict[int, list[tuple[Mapping[str, float], int]]] = {}
+        for name, k in scalars.items():
+            known = kept.setdefault(self._slot[name], [(k, self._slot[name])])
+            slot = next((slot for other, slot in known if other is k or other == k), None)
+            if slot is None:
+                slot = 1 + max(map(int, self.tree["scalars"]))
+                known.append((k, slot))
+            if slot != self._slot[name]:
+                self._slot[name] = slot
+                self._add_slots([name])
 
     def write(self, eta: float) -> None:
         """Make the tree say what the host knows: counts, updates, η, and that no scalars are waiting."""
@@ -127,7 +125,7 @@ class State:
 
     def fill(self, proposal: Proposal) -> None:
         """Write the scalars of an update to come."""
-        self._split_slots()
+        self._split_slots(proposal.scalars)
         filled = set()
         for name, k in proposal.scalars.items():
             slot = self._slot[name]
@@ -149,28 +147,29 @@ class State:
         for name, s in memory.items():
             self.tree["memory"][name].update(s)
 
-    def consume(self, finite: Mapping[str, mx.array]) -> mx.array:
+    def consume(self, bad: mx.array, present: Set[str]) -> mx.array:
         """The bookkeeping of one traced update, on the device: 0-d, whether the update may happen.
 
+        Numbers are chosen from arrays: two elementwise operations in a row would be compiled (see `finite`).
+
         Args:
-            finite: for every parameter with a gradient, whether it is finite; 0-d.
+            bad: the place of a gradient that is not finite, or 0; 0-d.
+            present: the parameters with a gradient.
         """
         tree, control = self.tree, self.tree["control"]
         fresh = control["fresh"]
-        all_finite = mx.all(mx.stack(list(finite.values()))) if finite else mx.array(True)
-        ok = mx.logical_and(fresh, all_finite)
-        added = control["increment"] * ok.astype(mx.int64)
+        ok = mx.all(mx.stack([fresh, bad == 0]))
+        happens, used = ok.astype(mx.uint32), fresh.astype(mx.uint32)
+        added = mx.stack([mx.array(0, mx.int64), control["increment"]])[happens]
         tree["count"] = tree["count"] + added
-        tree["counts"] = tree["counts"] + added * mx.array(np.array([name in finite for name in self.names], np.int64))
+        there = mx.array([int(name in present) for name in self.names], mx.uint32)
+        tree["counts"] = tree["counts"] + mx.stack([mx.array(0, mx.int64), added])[there]
         if self._summed:
-            there = mx.array([[name in finite] for name, _ in self._summed])
+            there = mx.array([[name in present] for name, _ in self._summed])
             tree["sums"] = mx.where(mx.logical_and(ok, there), control["sums"], tree["sums"])
-        tree["step"] = tree["step"] + ok.astype(mx.uint64)
-        if finite:
-            place = mx.array([1 + self.names.index(name) for name in finite], mx.int32)
-            bad = mx.max(mx.where(mx.stack(list(finite.values())), mx.zeros_like(place), place))
-            control["nonfinite"] = mx.where(fresh, bad, control["nonfinite"])
-        control["missed"] = control["missed"] + mx.logical_not(fresh).astype(mx.int32)
+        tree["step"] = tree["step"] + mx.array([0, 1], mx.uint64)[happens]
+        control["nonfinite"] = mx.where(fresh, bad, control["nonfinite"])
+        control["missed"] = control["missed"] + mx.array([1, 0], mx.int32)[used]
         control["fresh"] = mx.logical_and(fresh, mx.array(False))
         return ok
 

@@ -9,13 +9,13 @@ import mlx.core as mx
 from mlx.optimizers import Optimizer as Base
 
 from dualopt.errors import RecipeError, StaleScalarsError
-from dualopt.executor import Execute
 from dualopt.microbatches import Evidence, Folding, measured
 from dualopt.plan import Plan
 from dualopt.proposal import Proposal
 from dualopt.recursion import Shape
 
-from .execute import finite
+from .execute import Masked, can_compile
+from .finite import offending
 from .namespace import EXACT, FAST
 from .parameters import Named, Tree, gradients_of, traced, values_of
 from .state import Memory, State
@@ -33,8 +33,9 @@ class Updating(Base):
 
     tier: str
     plan: Plan
-    _execute: Execute
+    _execute: Masked
     _shapes: dict[str, Shape]
+    _largest: dict[str, float]
     _tied: dict[str, str]
     _store: State
     _ready: Proposal | None
@@ -42,22 +43,19 @@ class Updating(Base):
 
     def _moved(self, tree: Tree, gradients: object, samples: object, count: int | None) -> Named:
         """The parameters that move; counts, scalars and memories follow."""
-        flags: Named = {}
         theta: Named = {}
+        bad = mx.array(0, mx.int32)
         is_traced = False
 
         def take(stream: str, given: Any) -> Named:
-            nonlocal is_traced
+            nonlocal bad, is_traced
             named = gradients_of(given, self._shapes, self._tied)
             theta.update(values_of(tree, named, self._shapes))
-            new = {name: finite(g, self.plan.largest(name)) for name, g in named.items()}
-            is_traced = self._is_traced(new)
-            if not is_traced:
-                bad = next((name for name, ok in new.items() if not ok.item()), None)
-                if bad is not None:
-                    raise _BadError(bad)
-            for name, ok in new.items():
-                flags[name] = mx.logical_and(flags[name], ok) if name in flags else ok
+            bad = mx.maximum(bad, offending(named, self._largest, self._store.places, compiled=can_compile()))
+            is_traced = self._is_traced(bad)
+            place: Any = 0 if is_traced else bad.item()
+            if place:
+                raise _BadError(self._store.names[place - 1])
             return named
 
         def propose(named: Mapping[str, Any]) -> Proposal:
@@ -74,24 +72,20 @@ class Updating(Base):
 
         try:
             found = measured(self.plan, gradients, samples, take=take, propose=propose, begin=begin)
-        except _BadError as bad:
+        except _BadError as error:
             self._settle()
-            self._refuse(bad.name)
+            self._refuse(error.name)
             self._drop()
             return theta
         assert found is not None
         evidence, proposal = found
-        moved, memory = self._updated(evidence, theta)
-        if is_traced:
-            ok = self._store.consume(flags)
-            old = self._store.tree["memory"]
-            masked = {n: {key: mx.where(ok, x, old[n][key]) for key, x in s.items()} for n, s in memory.items()}
-            self._store.keep(masked)
-            return {name: mx.where(ok, x, theta[name]) for name, x in moved.items()}
+        ok = self._store.consume(bad, frozenset(evidence)) if is_traced else None
+        moved, memory = self._updated(evidence, theta, ok)
         self._store.keep(memory)
-        self.plan.commit(proposal)
-        self._store.updates += 1
-        self._done()
+        if not is_traced:
+            self.plan.commit(proposal)
+            self._store.updates += 1
+            self._done()
         return moved
 
     def _begin(self, named: Mapping[str, Any], count: int | None, *, traced: bool) -> Proposal:
@@ -113,9 +107,9 @@ class Updating(Base):
         self._used = True
         return proposal
 
-    def _is_traced(self, are_finite: Named) -> bool:
+    def _is_traced(self, bad: mx.array) -> bool:
         """Whether this update is being traced; evaluates the gradients otherwise."""
-        inside, captured = traced(are_finite.values()), self._store.captured()
+        inside, captured = traced([bad]), self._store.captured()
         if inside and not captured:
             raise StaleScalarsError(
                 "update() is being traced, but opt.state is not among the inputs and outputs of mx.compile: counts "
@@ -123,8 +117,8 @@ class Updating(Base):
             )
         return captured
 
-    def _updated(self, evidence: Evidence, theta: Named) -> tuple[Named, Memory]:
-        """(parameters, memories) after the update that is ready; nothing is modified."""
+    def _updated(self, evidence: Evidence, theta: Named, ok: mx.array | None) -> tuple[Named, Memory]:
+        """(parameters, memories) after the update that is ready, or before it where not `ok`; nothing is modified."""
         moved: Named = {}
         memory: Memory = {}
         for planned in self.plan.groups:
@@ -132,7 +126,7 @@ class Updating(Base):
             here = {name: theta[name] for name in names}
             kept = {name: self._store.tree["memory"][name] for name in names}
             given = {name: evidence[name] for name in names}
-            found = self._execute(planned, here, kept, given, self._store.scalars(names))
+            found = self._execute(planned, here, kept, given, self._store.scalars(names), ok)
             for name, (x, s) in found.items():
                 moved[name], memory[name] = x, s
         return moved, memory
