@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
+from .buckets import stacks
 from .planned import PlannedGroup
 from .recursion import Array, Arrays, Namespace, Scalars, Shape, step, step_group
 
@@ -13,8 +13,6 @@ Execute = Callable[[PlannedGroup, Arrays, States, States, Mapping[str, Scalars]]
 
 Widen = Callable[[Array], Array]
 Narrow = Callable[[Array, Array], Array]
-
-STACK = 2**22  # most elements of a stack: bounds the transient memory
 
 
 def executor(xp: Namespace) -> Execute:
@@ -47,10 +45,11 @@ def executor(xp: Namespace) -> Execute:
             new = {name: step(xp, row, seen[name], kept[name], measured[name], k[name]) for name in live}
         else:
             new = {}
-            for names in _stacks(planned, theta, live, k):
-                stacks = [_stacked(xp, [a[name] for name in names]) for a in (kept, measured)]
+            kinds = {name: _kind(theta[name], k[name]) for name in live}
+            for names in stacks({name: views[name].seen for name in live}, kinds):
+                before, found = (_stacked(xp, [a[name] for name in names]) for a in (kept, measured))
                 joined = _stacked(xp, [{"theta": seen[name]} for name in names])["theta"]
-                moved, s = step(xp, row, joined, stacks[0], stacks[1], k[names[0]])
+                moved, s = step(xp, row, joined, before, found, k[names[0]])
                 new |= {name: (moved[i, ...], {key: x[i, ...] for key, x in s.items()}) for i, name in enumerate(names)}
         for name, (moved, s) in new.items():
             out[name] = views[name].undo(xp, moved), planned.stored(xp, name, s)
@@ -84,16 +83,10 @@ def stored(execute: Execute, widen: Widen, narrow: Narrow) -> Execute:
     return run
 
 
-def _stacks(planned: PlannedGroup, theta: Arrays, names: list[str], k: Mapping[str, Scalars]) -> Iterator[list[str]]:
-    """The names in lists of equal shape, dtype, device and scalars, of bounded size."""
-    found: dict[tuple[object, ...], list[str]] = {}
-    for name in names:
-        values = tuple(x if isinstance(x, float) else id(x) for x in k[name].values())
-        kind = str(theta[name].dtype), str(getattr(theta[name], "device", ""))
-        found.setdefault((planned.views[name].seen, kind, values), []).append(name)
-    for same in found.values():
-        most = max(1, STACK // math.prod(planned.views[same[0]].seen))
-        yield from (same[i : i + most] for i in range(0, len(same), most))
+def _kind(x: Array, k: Scalars) -> tuple[object, ...]:
+    """What is equal in one stack: dtype, device and scalars."""
+    values = tuple(value if isinstance(value, float) else id(value) for value in k.values())
+    return str(x.dtype), str(getattr(x, "device", "")), values
 
 
 def _stacked(xp: Namespace, members: list[Arrays]) -> Arrays:

@@ -12,8 +12,9 @@ from typing import Any
 
 from .errors import GradientError
 from .fold import Fold
-from .plan import Plan, Proposal
+from .plan import Plan
 from .planned import PlannedGroup
+from .proposal import Proposal
 from .recursion import Arrays, Namespace, Scalars
 
 GRADIENT, SAMPLES = "gradient", "samples"  # streams: of the loss, and of the loss under sampled labels

@@ -21,6 +21,7 @@ class Stage:
     local: ClassVar[bool] = True
     averages: ClassVar[bool] = False  # of motions: weights are evaluated at another point than θ
     whole: ClassVar[bool] = False
+    shaped: ClassVar[bool] = False
     largest: ClassVar[float] = math.inf  # entry of a gradient that it can work with
 
     @property

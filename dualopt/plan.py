@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from .clock import Clock
 from .counts import complement, increment
 from .errors import CheckpointError, GradientError, RecipeError, nearest
 from .planned import bind
+from .proposal import Cohort, Proposal
 from .recipe import Recipe
 from .recursion import Shape
 
@@ -24,16 +25,6 @@ RUN = ""  # the name under which counts hold the run's own τ
 LARGEST_SQUARED = 2.0**63  # its square, and that over a bias correction, are float32 numbers
 MOST_UPDATES = 2**22  # that `set_out` sums over: some seconds
 HALF_SPACING = {"bfloat16": 2.0**-9, "float16": 2.0**-12}  # largest relative change that rounds away
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """One update before it happens: nothing in the plan has changed yet."""
-
-    dtau: int
-    clocks: Mapping[str, Clock]
-    scalars: Mapping[str, dict[str, float]]  # by parameter; equal scalars are one object
-    steps: tuple[float, ...]  # η of each group
 
 
 class Plan:
@@ -65,8 +56,8 @@ class Plan:
         )
         self.group_of = assigned
         self.tau = 0  # of the run: what schedules read
-        self.counts = dict.fromkeys(shapes, 0)  # of each parameter: what bias corrections read
-        self.sums: dict[str, Mapping[str, float]] = {name: {} for name in shapes}  # of each: see `Clock`
+        self._live(dict.fromkeys(shapes, 0), {name: {} for name in shapes})
+        self._shaped = tuple(planned.row.shaped for planned in self.groups)
         unit = recipe.count.to_base(1.0)
         self._schedule = recipe.schedule.scaled(unit)
         self._shrink_schedule = recipe.shrink_schedule and recipe.shrink_schedule.scaled(unit)
@@ -84,8 +75,35 @@ class Plan:
 
     def known(self, name: str) -> None:
         """GradientError for a name that is not a parameter of the plan."""
-        if name not in self.counts:
-            raise GradientError(f"gradient of {name!r}: no such parameter{nearest(name, self.counts)}")
+        if name not in self.group_of:
+            raise GradientError(f"gradient of {name!r}: no such parameter{nearest(name, self.group_of)}")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The count of each parameter: what bias corrections read."""
+        self._settle()
+        return self._counts
+
+    @property
+    def sums(self) -> dict[str, Mapping[str, float]]:
+        """The running sums of each parameter: see `Clock`."""
+        self._settle()
+        return self._sums
+
+    def _live(self, counts: dict[str, int], sums: dict[str, Mapping[str, float]]) -> None:
+        """Go on from these counts and running sums."""
+        self._counts, self._sums = counts, sums
+        self._last: tuple[Cohort, ...] = ()  # of the last update; an update of the same names needs no others
+        self._names: tuple[str, ...] = ()
+        self._settled = True
+
+    def _settle(self) -> None:
+        """Write the clocks of the last update down by name, where that was put off."""
+        if not self._settled:
+            for cohort in self._last:
+                self._counts |= dict.fromkeys(cohort.names, cohort.clock.tau)
+                self._sums |= dict.fromkeys(cohort.names, cohort.clock.sums)
+            self._settled = True
 
     @property
     def scheduled(self) -> bool:
@@ -113,22 +131,28 @@ class Plan:
         """
         dtau = self.recipe.count.per_update if count is None else increment(count)
         drives = [self._drive(i, dtau, actions, steps) for i in range(len(self.groups))]
-        clocks: dict[str, Clock] = {}
-        scalars: dict[str, dict[str, float]] = {}
-        cache: dict[tuple[object, ...], dict[str, float]] = {}
+        chosen = tuple(names)
+        cohorts = []
+        for cohort in self._last if chosen == self._names else self._cohorts(chosen):
+            action, q, q_shrink = drives[cohort.group]
+            row, clock = self.groups[cohort.group].row, cohort.clock.tick(dtau, q, q_shrink)
+            clock = replace(clock, sums=row.tally(action, clock))
+            cohorts.append(replace(cohort, clock=clock, scalars=row.scalars(action, clock, cohort.shape)))
+        return Proposal(dtau, chosen, tuple(cohorts), tuple(action.get("step", 0.0) * q for action, q, _ in drives))
+
+    def _cohorts(self, names: tuple[str, ...]) -> list[Cohort]:
+        """These parameters by what they have lived: up to now, without scalars."""
+        found: dict[tuple[int, Shape, int, tuple[tuple[str, float], ...]], list[str]] = {}
+        counts, sums = self.counts, self.sums
         for name in names:
             self.known(name)
             i = self.group_of[name]
-            action, q, q_shrink = drives[i]
-            planned = self.groups[i]
-            clock = Clock(self.counts[name], 0, sums=self.sums[name]).tick(dtau, q, q_shrink)
-            clock = replace(clock, sums=planned.row.tally(action, clock))
-            shape = planned.views[name].logical
-            at = (i, clock.tau, tuple(clock.sums.items()), shape)
-            if at not in cache:
-                cache[at] = planned.row.scalars(action, clock, shape)
-            clocks[name], scalars[name] = clock, cache[at]
-        return Proposal(dtau, clocks, scalars, tuple(action.get("step", 0.0) * q for action, q, _ in drives))
+            shape = self.groups[i].views[name].logical if self._shaped[i] else ()
+            found.setdefault((i, shape, counts[name], tuple(sums[name].items())), []).append(name)
+        return [
+            Cohort(i, tuple(alike), shape, Clock(tau, 0, sums=dict(lived)), {})
+            for (i, shape, tau, lived), alike in found.items()
+        ]
 
     def _drive(
         self, i: int, dtau: int, actions: Sequence[Mapping[str, Any]] | None, steps: Sequence[float] | None
@@ -170,9 +194,10 @@ class Plan:
 
     def commit(self, proposal: Proposal) -> None:
         """Make the proposal's clocks the present; call when the arrays have been updated."""
+        if proposal.names != self._names:
+            self._settle()
         self.tau += proposal.dtau
-        for name, clock in proposal.clocks.items():
-            self.counts[name], self.sums[name] = clock.tau, clock.sums
+        self._last, self._names, self._settled = proposal.cohorts, proposal.names, False
 
     def saved_counts(self) -> dict[str, int]:
         """The count of every parameter, and under `RUN` that of the run."""
@@ -202,8 +227,8 @@ class Plan:
                 clock = lived[i].tick(tau - self.tau, q, q_shrink)
                 lived[i] = replace(clock, sums=self.groups[i].row.tally(action, clock))
             self.tau = tau
-        self.tau, self.counts = count, dict.fromkeys(self.counts, count)
-        self.sums = {name: lived[i].sums for name, i in self.group_of.items()}
+        self.tau = count
+        self._live(dict.fromkeys(self.counts, count), {name: lived[i].sums for name, i in self.group_of.items()})
 
     def saved_sums(self) -> dict[str, dict[str, float]]:
         """The running sums of the parameters that have some."""
@@ -225,8 +250,8 @@ class Plan:
             raise CheckpointError("saved counts are not whole numbers between 0 and the count of the run")
         for name in {*counts, *sums}:
             self._check_sums(name, sums.get(name, {}), counts.get(name, 0))
-        self.tau, self.counts = tau, dict(counts)
-        self.sums = {name: dict(sums.get(name, {})) for name in counts}
+        self.tau = tau
+        self._live(dict(counts), {name: dict(sums.get(name, {})) for name in counts})
 
     def _check_sums(self, name: str, sums: Mapping[str, float], count: int) -> None:
         """CheckpointError unless these are the sums that a parameter of this age has."""

@@ -57,6 +57,11 @@ class Part(Protocol):
         ...
 
     @property
+    def shaped(self) -> bool:
+        """True if its scalars depend on the shape of the parameter."""
+        ...
+
+    @property
     def apart(self) -> tuple[str, ...]:
         """The keys of its state whose arrays have a shape of their own, and not that of θ."""
         ...
@@ -140,6 +145,11 @@ class Row:
     def whole(self) -> bool:
         """True if matrices of one parameter, or of one block of it, are not independent: see `Part.whole`."""
         return any(part.whole for part in self.parts)
+
+    @property
+    def shaped(self) -> bool:
+        """True if scalars depend on the shape of the parameter: see `Part.shaped`."""
+        return any(part.shaped for part in self.parts)
 
     @property
     def apart(self) -> frozenset[str]:

@@ -10,7 +10,6 @@ one finds out on the device, changes nothing by a mask, and the next call to the
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -19,7 +18,8 @@ from mlx import nn
 
 from dualopt.errors import CountError, GradientError, NonFiniteError, RecipeError, StaleScalarsError
 from dualopt.microbatches import stream_of
-from dualopt.plan import Plan, Proposal
+from dualopt.plan import Plan
+from dualopt.proposal import Proposal
 from dualopt.recipe import Recipe
 
 from .compiling import guarded
@@ -209,7 +209,7 @@ class Optimizer(Updating, Evaluating):
         left = next((name for name in named if name not in ready.clocks), None)
         if left is not None:
             raise StaleScalarsError(f"{left!r} has a gradient, but advance(names=...) left it out; name it there")
-        return dataclasses.replace(ready, clocks={n: ready.clocks[n] for n in named})
+        return ready.only(named)
 
     def _fill(self, proposal: Proposal) -> None:
         self._before, self._steps = self._steps, proposal.steps

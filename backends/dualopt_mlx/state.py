@@ -28,7 +28,8 @@ import mlx.core as mx
 import numpy as np
 
 from dualopt.errors import CheckpointError, StaleScalarsError
-from dualopt.plan import RUN, Plan, Proposal
+from dualopt.plan import RUN, Plan
+from dualopt.proposal import Proposal
 
 from .parameters import flatten, traced
 

@@ -11,7 +11,8 @@ from mlx.optimizers import Optimizer as Base
 from dualopt.errors import RecipeError, StaleScalarsError
 from dualopt.executor import Execute
 from dualopt.microbatches import Evidence, Folding, measured
-from dualopt.plan import Plan, Proposal
+from dualopt.plan import Plan
+from dualopt.proposal import Proposal
 from dualopt.recursion import Shape
 
 from .execute import finite

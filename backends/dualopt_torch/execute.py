@@ -13,7 +13,7 @@ from __future__ import annotations
 import shutil
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -27,6 +27,11 @@ from .namespace import COMPILED, EXACT, FAST
 
 Tensors = dict[str, torch.Tensor]
 Kernel = Callable[..., None]
+# (group, θ, state, evidence, k), keyed by parameter name -> the names that it has updated, in place
+Route = Callable[
+    [PlannedGroup, Tensors, Mapping[str, Tensors], Mapping[str, Tensors], Mapping[str, Mapping[str, float]]],
+    Collection[str],
+]
 
 COMPILE_FROM = 2**20  # elements of a group; below, compiling costs more than it saves
 KERNEL_FROM = 64  # elements of a tensor; sizes 0 and 1 would specialise the dynamic shape
@@ -91,13 +96,18 @@ def _plain_storage(x: torch.Tensor, state: Tensors) -> bool:
 
 
 class Executor:
-    """Carries out updates in one tier, and owns the scalar tensors."""
+    """Carries out updates in one tier, and owns the scalar tensors.
+
+    A group goes through the routes in order; each updates the parameters that it is for, and the last one all
+    that are left.
+    """
 
     def __init__(self, tier: str, compiled: bool | None = None) -> None:
         self.tier = tier
         self.compiled = compiled if compiled is not None else (None if can_compile() else False)
         self._plain = executor(EXACT if tier == "exact" else FAST)
         self._scalars: dict[tuple[Any, ...], torch.Tensor] = {}
+        self._routes: tuple[Route, ...] = (self._kernels, self._recursion)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy is made from; scalar tensors and kernels are made anew."""
@@ -128,23 +138,51 @@ class Executor:
     ) -> None:
         """One update of a group, in place on `theta` and `state`."""
         rest = dict(theta)
-        if self.tier == "fast" and self.compiled is not False and planned.row.local:
-            big = sum(x.numel() for x in theta.values()) >= COMPILE_FROM
-            fits = {n: x for n, x in theta.items() if x.numel() >= KERNEL_FROM and _plain_storage(x, state[n])}
-            if (self.compiled or big) and fits:
-                self._launch(planned, fits, state, evidence, k)
-                rest = {n: x for n, x in theta.items() if n not in fits}
+        for route in self._routes:
+            done = route(planned, rest, state, evidence, k)
+            rest = {name: x for name, x in rest.items() if name not in done}
+            if not rest:
+                return
+
+    def _kernels(
+        self,
+        planned: PlannedGroup,
+        theta: Tensors,
+        state: Mapping[str, Tensors],
+        evidence: Mapping[str, Tensors],
+        k: Mapping[str, Mapping[str, float]],
+    ) -> Collection[str]:
+        """Elementwise rows of the fast tier by compiled kernels."""
+        if self.tier != "fast" or self.compiled is False or not planned.row.local:
+            return ()
+        big = sum(x.numel() for x in theta.values()) >= COMPILE_FROM
+        fits = {n: x for n, x in theta.items() if x.numel() >= KERNEL_FROM and _plain_storage(x, state[n])}
+        if not (self.compiled or big):
+            return ()
+        self._launch(planned, fits, state, evidence, k)
+        return fits
+
+    def _recursion(
+        self,
+        planned: PlannedGroup,
+        theta: Tensors,
+        state: Mapping[str, Tensors],
+        evidence: Mapping[str, Tensors],
+        k: Mapping[str, Mapping[str, float]],
+    ) -> Collection[str]:
+        """Everything, by the core's recursion."""
         moved = self._plain(
             planned,
-            {n: working(x) for n, x in rest.items()},
-            {n: state[n] for n in rest},
-            {n: {key: working(x) for key, x in evidence[n].items()} for n in rest},
-            {n: k[n] for n in rest},
+            {n: working(x) for n, x in theta.items()},
+            {n: state[n] for n in theta},
+            {n: {key: working(x) for key, x in evidence[n].items()} for n in theta},
+            {n: k[n] for n in theta},
         )
         for name, (new, s) in moved.items():
             theta[name].copy_(new)
             for key, value in s.items():
                 state[name][key].copy_(value)
+        return theta
 
     def _launch(
         self,

@@ -9,7 +9,8 @@ import torch
 
 from dualopt.errors import CountError, GradientError, RecipeError, StaleScalarsError
 from dualopt.microbatches import GRADIENT, SAMPLES, Evidence, Folding, measured
-from dualopt.plan import Plan, Proposal
+from dualopt.plan import Plan
+from dualopt.proposal import Proposal
 from dualopt.recursion import Scalars
 
 from .execute import recorded, working

@@ -17,7 +17,8 @@ from dualopt.coordinates import COORDINATES
 from dualopt.errors import CountError, GradientError, RecipeError, StaleScalarsError
 from dualopt.microbatches import GRADIENT, Evidence, stream_of
 from dualopt.namespace import TIERS
-from dualopt.plan import Plan, Proposal
+from dualopt.plan import Plan
+from dualopt.proposal import Proposal
 from dualopt.recipe import Recipe
 
 from .checking import all_finite, check_fit

@@ -14,7 +14,8 @@ import torch
 
 from dualopt.checkpoint import Snapshot, require, require_dtypes
 from dualopt.errors import CheckpointError
-from dualopt.plan import RUN, Plan, Proposal
+from dualopt.plan import RUN, Plan
+from dualopt.proposal import Proposal
 
 from .arrays import HALF, to_numpy
 from .namespace import EXACT

@@ -16,8 +16,8 @@ import numpy as np
 from dualopt.clock import Clock
 from dualopt.exact import exact
 from dualopt.executor import executor
-from dualopt.plan import Proposal
 from dualopt.planned import PlannedGroup
+from dualopt.proposal import Proposal
 from dualopt.recursion import Action, Namespace, Row
 from dualopt.storage import rounded
 from dualopt.views import View

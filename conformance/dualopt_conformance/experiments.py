@@ -24,8 +24,9 @@ import numpy as np
 from dualopt.exact import exact
 from dualopt.executor import executor
 from dualopt.namespace import Backend
-from dualopt.plan import Plan, Proposal
+from dualopt.plan import Plan
 from dualopt.planned import PlannedGroup
+from dualopt.proposal import Proposal
 
 from . import heading
 from .cases import Case

@@ -93,8 +93,8 @@ def marks(updates: int) -> tuple[int, ...]:
 def shown(m: Moment) -> Moment:
     """The update that leaves u in the place of θ."""
     row = replace(m.planned.row, motion=Shown(m.planned.row.motion))
-    scalars = {name: {key: k[key] for key in row.needs} for name, k in m.proposal.scalars.items()}
-    return replace(m, planned=replace(m.planned, row=row), proposal=replace(m.proposal, scalars=scalars))
+    cohorts = tuple(replace(c, scalars={key: c.scalars[key] for key in row.needs}) for c in m.proposal.cohorts)
+    return replace(m, planned=replace(m.planned, row=row), proposal=replace(m.proposal, cohorts=cohorts))
 
 
 # ---- what is declared

@@ -26,8 +26,8 @@ import numpy as np
 from dualopt.directions.polar.work import BITS, Rounded
 from dualopt.exact import Overlay
 from dualopt.generator import Stream
-from dualopt.plan import Proposal
 from dualopt.planned import PlannedGroup
+from dualopt.proposal import Proposal
 
 from .arithmetic import U
 from .walk import Arrays, Moved, States, Step

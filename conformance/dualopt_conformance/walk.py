@@ -15,8 +15,9 @@ import numpy as np
 from dualopt.clock import Clock
 from dualopt.exact import exact
 from dualopt.executor import Execute, executor
-from dualopt.plan import RUN, Plan, Proposal
+from dualopt.plan import RUN, Plan
 from dualopt.planned import PlannedGroup
+from dualopt.proposal import Cohort, Proposal
 from dualopt.replay import drive
 from dualopt.storage import rounded
 
@@ -103,7 +104,9 @@ def driven(case: Case, backend: str, tier: str, updates: int | None = None) -> I
         gradient = case.gradient(t)
         here, kept = {n: theta[n] for n in gradient}, {n: state[n] for n in gradient}
         theta, state = found.params, found.state
-        yield Moment(t, planned, Proposal(0, {}, found.scalars, ()), here, kept, gradient, theta, state)
+        cohorts = tuple(Cohort(0, (name,), (), Clock(0, 0), dict(k)) for name, k in found.scalars.items())
+        proposal = Proposal(0, tuple(found.scalars), cohorts, ())
+        yield Moment(t, planned, proposal, here, kept, gradient, theta, state)
 
 
 def proposals(case: Case, plan: Plan, updates: int | None) -> Iterator[Proposal]:

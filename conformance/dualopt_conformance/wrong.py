@@ -16,8 +16,8 @@ from dualopt.directions.polar import SETS, newton_schulz
 from dualopt.exact import Overlay
 from dualopt.memory import Memories
 from dualopt.motion import Additive, Targeted
-from dualopt.plan import Proposal
 from dualopt.planned import PlannedGroup
+from dualopt.proposal import Proposal
 from dualopt.recursion import Shape
 from dualopt.scaling import unit
 from dualopt.shrink import Cautious

@@ -36,6 +36,10 @@ class Descent(Stage):
         return self.geometry.whole
 
     @property
+    def shaped(self) -> bool:  # type: ignore[override]
+        return self.geometry.shaped
+
+    @property
     def needs(self) -> dict[str, tuple[str, ...]]:
         return self.read.needs | self.geometry.needs
 

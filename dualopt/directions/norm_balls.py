@@ -65,6 +65,7 @@ class Ball(Stage):
     scaling: str = "1"  # a key of SCALES
 
     local: ClassVar[bool] = False
+    shaped: ClassVar[bool] = True
     least_ndim: ClassVar[int] = 2  # of the parameters it is meant for
 
     @property

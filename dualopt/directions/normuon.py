@@ -90,6 +90,7 @@ class RowScaled(Stage):
     scale: str = RMS
 
     local: ClassVar[bool] = False
+    shaped: ClassVar[bool] = True
 
     @property
     def needs(self) -> dict[str, tuple[str, ...]]:

@@ -51,6 +51,8 @@ class Regularized(Spectral):
     way: Way = PLAIN
     relative: bool = False
 
+    shaped: ClassVar[bool] = True
+
     @property
     def needs(self) -> dict[str, tuple[str, ...]]:
         return {"smoothing": ("smoothing", "polar")}

@@ -28,6 +28,7 @@ class Held(Additive):
     """
 
     local: ClassVar[bool] = False
+    shaped: ClassVar[bool] = True
     pools: ClassVar[bool] = True
 
     @property

@@ -45,6 +45,7 @@ class Multiplicative(Stage):
     alternate: bool = False
 
     local: ClassVar[bool] = False
+    shaped: ClassVar[bool] = True
     pools: ClassVar[bool] = False
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .. import steady
 from ..clock import Clock
@@ -25,6 +26,8 @@ class Settled(Additive):
     """
 
     noise: Noise = ANY
+
+    shaped: ClassVar[bool] = True
 
     @property
     def needs(self) -> dict[str, tuple[str, ...]]:

@@ -26,6 +26,7 @@ class Targeted(Additive):
     """
 
     local: ClassVar[bool] = False
+    shaped: ClassVar[bool] = True
     pools: ClassVar[bool] = True
 
     @property
