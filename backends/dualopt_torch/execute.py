@@ -1,9 +1,10 @@
 """How torch carries out one update of a group, in place on the user's parameters.
 
 exact    the core's recursion in the exact namespace, eagerly
-fast     elementwise rows of 2**20 elements and more: one dynamic 1-D kernel per rule, compiled from the
-         core's own `step`, one call per tensor, scalars in one persistent tensor, so neither schedules,
-         varying Δτ nor new shapes recompile it. Everything else eagerly in the fast namespace.
+fast     elementwise rows on CUDA: one launch for all tensors of a group (`triton`), where Triton is installed.
+         Elsewhere, from 2**20 elements on: one dynamic 1-D kernel per rule, compiled from the core's own `step`,
+         one call per tensor, scalars in one persistent tensor, so neither schedules, varying Δτ nor new shapes
+         recompile it. Everything else eagerly in the fast namespace.
 
 Half-precision parameters are widened to float32, and rounded once when they are stored.
 """
@@ -24,6 +25,8 @@ from dualopt.planned import PlannedGroup
 from dualopt.recursion import Part, Row, step
 
 from .namespace import COMPILED, EXACT, FAST
+from .triton import installed
+from .triton.multi_tensor import MultiTensor
 
 Tensors = dict[str, torch.Tensor]
 Kernel = Callable[..., None]
@@ -107,7 +110,8 @@ class Executor:
         self.compiled = compiled if compiled is not None else (None if can_compile() else False)
         self._plain = executor(EXACT if tier == "exact" else FAST)
         self._scalars: dict[tuple[Any, ...], torch.Tensor] = {}
-        self._routes: tuple[Route, ...] = (self._kernels, self._recursion)
+        launched = (MultiTensor(),) if tier == "fast" and torch.cuda.is_available() and installed() else ()
+        self._routes: tuple[Route, ...] = (*launched, self._kernels, self._recursion)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy is made from; scalar tensors and kernels are made anew."""
