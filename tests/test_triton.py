@@ -182,8 +182,9 @@ def compiled(table: dict[str, Any], dtype: Any, capability: int) -> Any:
 
 def spilled(ptx: str, capability: int) -> int:
     """The bytes that the assembler spills from registers to memory."""
-    knobs = triton.knobs.nvidia
-    tool = (knobs.ptxas_blackwell if capability >= 100 else knobs.ptxas).path
+    from triton.backends.nvidia.compiler import get_ptxas
+
+    tool = get_ptxas(capability).path
     arch = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)[1]
     with tempfile.TemporaryDirectory() as place:
         file = Path(place, "kernel.ptx")
