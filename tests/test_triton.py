@@ -21,6 +21,7 @@ from dualopt.recipe import Count, Group, Recipe  # noqa: E402
 from dualopt_conformance import inputs  # noqa: E402
 from dualopt_conformance.cases import EVERY  # noqa: E402
 from dualopt_torch.namespace import EXACT  # noqa: E402
+from dualopt_torch.triton import symmetric  # noqa: E402
 from dualopt_torch.triton.multi_tensor import TYPES, MultiTensor, chunks, fits, program_of  # noqa: E402
 from dualopt_torch.triton.source import BLOCK, OPTIONS, kernel  # noqa: E402
 
@@ -213,3 +214,71 @@ def test_half_precision_is_moved_128_bits_at_a_time() -> None:
     ptx = compiled(LOCAL["adamw"], torch.bfloat16, 90).asm["ptx"]
     each = BLOCK // (32 * OPTIONS["num_warps"]) // 4
     assert len(re.findall(r"\bld\.global(?:\.\w+)*\.v4\.", ptx)) == each * 2 + each // 2 * 2
+
+
+# (n, k): tiles that are whole, not whole, a single number, more tiles than one row of them
+SIZES = [(symmetric.TILE, symmetric.DEPTH), (2 * symmetric.TILE, 130), (300, 70), (1, 1), (5, 300), (400, 3)]
+
+
+def drawn(*shape: int) -> Any:
+    return torch.from_numpy(inputs.array("bell", shape, 0, "x").copy())
+
+
+@pytest.mark.parametrize(("n", "k"), SIZES)
+def test_symmetric_products(n: int, k: int) -> None:
+    """Against float64, within k roundings of sums of magnitudes; transposed and strided input; exactly symmetric."""
+    x = drawn(2, n, k)
+    for given in (x, x.mT.contiguous().mT, torch.stack([x, x], dim=-1)[..., 0]):
+        y = symmetric.gram(given, interpreted=True)
+        wide = x.double()
+        bound = (k + 2) * 2.0**-24 * (wide.abs() @ wide.abs().mT)
+        assert ((y.double() - wide @ wide.mT).abs() <= bound).all()
+        assert torch.equal(y, y.mT)
+
+
+@pytest.mark.parametrize("n", [n for n, _ in SIZES])
+def test_symmetric_quadratics(n: int) -> None:
+    x = drawn(n, n)
+    r = x + x.mT
+    y = symmetric.quadratic(-4.5, r, 2.25, interpreted=True)
+    wide = r.double()
+    bound = (n + 4) * 2.0**-24 * (4.5 * wide.abs() + 2.25 * wide.abs() @ wide.abs())
+    assert ((y.double() - (-4.5 * wide + 2.25 * wide @ wide)).abs() <= bound).all()
+    assert torch.equal(y, y.mT)
+    assert symmetric.gram(torch.zeros(3, 0, 4), interpreted=True).shape == (3, 0, 0)
+
+
+@pytest.mark.parametrize("capability", TARGETS)
+def test_symmetric_products_use_the_matrix_units(capability: int) -> None:
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    names = symmetric.kernel().arg_names
+    signature: dict[str, str] = dict.fromkeys(names, "i32") | dict.fromkeys(("x", "r", "y"), "*bf16")
+    signature |= dict.fromkeys(("b", "c"), "fp32")
+    fixed = {"ADD": True, "TILE": symmetric.TILE, "DEPTH": symmetric.DEPTH, "x_term": 1, "r_column": 1}
+    even = [name for name in names if signature[name].startswith("*") or name.endswith(("_row", "_batch"))]
+    source = ASTSource(
+        symmetric.kernel(),
+        signature | dict.fromkeys(fixed, "constexpr"),
+        fixed,
+        {(names.index(name),): [["tt.divisibility", 16]] for name in even},
+    )
+    ptx = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=symmetric.OPTIONS).asm["ptx"]
+    assert {80: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma"}[capability] in ptx
+    assert spilled(ptx, capability) == 0
+
+
+def test_the_faster_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(symmetric, "_measured", {})
+    x, calls = torch.zeros(1), []
+
+    def time(run: Any) -> float:
+        calls.append(run)
+        return 1.0 if run is ours else 2.0
+
+    ours, theirs = (lambda: x), (lambda: x)
+    assert symmetric.faster(("a",), ours, theirs, time)
+    assert symmetric.faster(("a",), ours, theirs, time)
+    assert calls == [ours, theirs]  # measured once
+    assert not symmetric.faster(("b",), theirs, ours, time)

@@ -95,14 +95,18 @@ def _moved(program: Program, mask: str) -> list[str]:
 @lru_cache(maxsize=256)
 def kernel(program: Program, interpreted: bool = False) -> Any:
     """`update` of a program, to be launched or compiled; `interpreted`: on the CPU, by Triton's interpreter."""
+    return module_of(text(program), interpreted)["update"]
+
+
+def module_of(source: str, interpreted: bool = False) -> dict[str, Any]:
+    """The names that a text of kernels defines."""
     import triton
     import triton.language as tl
 
-    source = text(program)
     file = f"<dualopt {next(_numbers)}>"
     linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file  # Triton reads the source
     module: dict[str, Any] = {"triton": triton, "tl": tl, "__name__": __name__}
     with triton.knobs.runtime.scope():
         triton.knobs.runtime.interpret = interpreted
         exec(compile(source, file, "exec"), module)
-    return module["update"]
+    return module
