@@ -1,9 +1,10 @@
 """How torch carries out one update of a group, in place on the user's parameters.
 
 exact    the core's recursion in the exact namespace, eagerly
-fast     elementwise rows on arrays of one dimension (`elementwise`), from 2**20 elements of a group by one compiled
-         kernel per rule (`kernels`), scalars in one persistent tensor, so neither schedules, varying Δτ nor new
-         shapes recompile it. Everything else eagerly in the fast namespace.
+fast     elementwise rows on CUDA: one launch for all tensors of a group (`triton`), where Triton is installed.
+         Elsewhere as arrays of one dimension (`elementwise`), from 2**20 elements of a group by one compiled kernel
+         per rule (`kernels`), scalars in one persistent tensor, so neither schedules, varying Δτ nor new shapes
+         recompile it. Everything else eagerly in the fast namespace.
 
 Half-precision parameters are widened to float32, and rounded once when they are stored.
 """
@@ -23,6 +24,8 @@ from dualopt.planned import PlannedGroup
 from .elementwise import Elementwise
 from .kernels import working
 from .namespace import EXACT, FAST
+from .triton import installed
+from .triton.multi_tensor import MultiTensor
 
 Tensors = dict[str, torch.Tensor]
 # (group, θ, state, evidence, k), keyed by parameter name -> the names that it has updated, in place
@@ -65,7 +68,9 @@ class Executor:
         self.compiled = compiled if compiled is not None else (None if can_compile() else False)
         self._plain = executor(EXACT if tier == "exact" else FAST)
         self._scalars: dict[tuple[Any, ...], torch.Tensor] = {}
+        launched = (MultiTensor(),) if tier == "fast" and torch.cuda.is_available() and installed() else ()
         self._routes: tuple[Route, ...] = (
+            *launched,
             Elementwise(tier, self.compiled, self.scalar_tensor),
             self._recursion,
         )
