@@ -20,6 +20,7 @@ from dualopt.namespace import TIERS
 from dualopt.plan import Plan, Proposal
 from dualopt.recipe import Recipe
 
+from .adopting import Adopting
 from .checking import all_finite, check_fit
 from .evaluation import Evaluating
 from .execute import Executor, recorded
@@ -28,7 +29,7 @@ from .namespace import EXACT
 from .parameters import Named, named_parameters
 
 
-class Optimizer(Microbatches, Evaluating, torch.optim.Optimizer):
+class Optimizer(Microbatches, Evaluating, Adopting, torch.optim.Optimizer):
     """Carries out a recipe on a torch module, or on a mapping of names to parameters.
 
     Groups are the recipe's, and hold strings and numbers only: the coordinates in the base unit of the
