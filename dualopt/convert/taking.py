@@ -73,8 +73,8 @@ def _taken(read: Read, weights: reading.Weights, found: Sequence[reading.Saved],
         if name not in weights.arrays:
             raise CheckpointError(f"state of {name!r}, which is not among the weights of the model")
     arrays = {name: x for name, x in weights.arrays.items() if name in kept}
-    sources = {one.source for one in read.knobs.values()}
-    layout: Layout = "channels_last" if {s.library for s in sources} == {CHANNELS_LAST} else "channels_first"
+    libraries = {one.source.library for one in read.knobs.values()}
+    layout: Layout = "channels_last" if libraries == {CHANNELS_LAST} else "channels_first"
     plan = Plan(read.recipe, {name: x.shape for name, x in arrays.items()}, layout=layout)
     state: dict[str, dict[str, Any]] = {name: {} for name in arrays}
     counts = dict.fromkeys(arrays, 0)

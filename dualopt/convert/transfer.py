@@ -126,7 +126,8 @@ def _moved(group: Group, old: Count, new: Count, memories: str, rule: str) -> Mo
     full = catalog.complete(group.optimizer, group.options, per_update=old.per_update, unit=unit)
     options, lives = dict(group.options), []
     for key, value in full.items():
-        if COORDINATES[key].kind != "half-life":
+        unread = key == "second_memory_half_life" and full.get("second_memory") is False
+        if COORDINATES[key].kind != "half-life" or unread:
             continue
         before = float(value)
         after = before * r if memories == SECOND and key == "memory_half_life" else before
