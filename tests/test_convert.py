@@ -16,6 +16,7 @@ from dualopt.catalog import complete
 from dualopt.convert import REFUSED, SOURCES, Knobs, inexact, source, to_action, to_knobs
 from dualopt.counts import Count, retention
 from dualopt.errors import CountError, RecipeError
+from dualopt.namespace import Backend
 from dualopt.recipe import Group
 
 Array = np.ndarray[Any, Any]
@@ -396,6 +397,20 @@ def test_the_other_maps() -> None:
     assert retention(1, float(scion["shrink_half_life"])) == pytest.approx(1 - 2**-12, rel=1e-15)
     column = to_action(knobs_of("scion", norm="ColNorm", norm_kwargs={"transpose": True}), 1)
     assert (column.options["norm"], column.orientation) == ("column", "in_out")
+
+
+def test_a_penalty_enters_muons_memory(backend: Backend) -> None:
+    """The row of MLX's coupled decay, in the bits of numpy on every backend."""
+    group = to_action(knobs_of("mlx-muon", lr=0.02, weight_decay=0.3), 32)
+
+    def run(name: str) -> Array:
+        params = {"w": start().astype(np.float32)}
+        grads = [{"w": g.astype(np.float32)} for g in gradients()]
+        return dualopt.replay(group, params, grads, 32, backend=name, tier="exact").params[-1]["w"]
+
+    assert np.array_equal(run(backend.name), run("numpy"))
+    plain = to_action(knobs_of("mlx-muon", lr=0.02, weight_decay=0.0), 32)
+    assert "l2" not in plain.options
 
 
 # ---- what has no image

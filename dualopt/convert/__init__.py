@@ -1,9 +1,10 @@
 """Between the optimizers of other libraries and actions: knobs, batch sizes, and what an optimizer remembers.
 
-    sources      the optimizers, with the signatures of their libraries; `knobs` checks them
-    families     the maps, a pair for each family (`family` is what they have in common)
+    sources      the optimizers, with the `signatures` of their libraries; `knobs` checks them
+    families     the maps, a pair for each family, and `scion`; `family` is what they have in common
     maps         knobs to a group of a recipe, and back
     files        recipes that are written in knobs
+    tables       all of this as Markdown
     transfer     a recipe at another batch size
     layout       names and scales of what other optimizers remember; `states` takes it over
     reading      their checkpoints; `taking` makes one of ours of them

@@ -122,7 +122,8 @@ def followed(recipe: Recipe, knobs: Mapping[str, Knobs], *, stated: bool) -> Rea
     schedule = dataclasses.replace(recipe.schedule, drives="both")
     unit = recipe.count.to_base(1.0)
     largest = max(complement(recipe.count.per_update, shrink_half_life(g) * unit) for g in shrinking)
-    remark = f"{BOTH}; 1 − a is larger by at most {largest / 2:.1e} of it"
+    more = -math.log1p(-largest) / largest - 1  # (1 − (1 − c)^q)/(q c) − 1 for q → 0
+    remark = f"{BOTH}; 1 − a is larger by at most {more:.1e} of it"
     return Read(dataclasses.replace(recipe, schedule=schedule), knobs, notes, (remark,))
 
 

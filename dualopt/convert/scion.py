@@ -115,7 +115,7 @@ SCION = Family(
         "step": "lr · scale",
         "memory_half_life": "1 − newest",
         "readout": "1; 0 without memory",
-        "shrink_half_life": "lr; inf if free",
+        "shrink_half_life": "lr; 0 if free",
         "norm": "norm, with norm_keys",
     },
 )
