@@ -294,6 +294,37 @@ def test_another_model_and_an_averaging_row_are_refused() -> None:
         averaged.adopt(adam_state(torch), "torch-adamw")
 
 
+@pytest.mark.parametrize("kind", ["lion-pytorch", "scion"])
+def test_signs_continue(kind: str) -> None:
+    """Lion of lion-pytorch and Scion in its sign norm, by their definitions, in float64: rounding alone."""
+    torch = pytest.importorskip("torch")
+    lr, shape = 0.01, (6, 4)
+    w, m = torch.from_numpy(starts({"w": shape})["w"]).double(), torch.zeros(shape, dtype=torch.float64)
+
+    def step(t: int) -> None:
+        nonlocal w, m
+        g = torch.from_numpy(gradient("w", shape, t)).double()
+        if kind == "scion":
+            m = 0.9 * m + 0.1 * g
+            w = (1 - lr) * w - 3 * lr * torch.sign(m) / 4
+        else:
+            w = (1 - lr * 0.5) * w - lr * torch.sign(0.9 * m + (1 - 0.9) * g)
+            m = 0.99 * m + (1 - 0.99) * g
+
+    for t in range(BEFORE):
+        step(t)
+    lion = {"weight_decay": 0.5} if kind == "lion-pytorch" else {"momentum": 0.1, "norm": "Sign", "scale": 3.0}
+    mine = {"w": torch.nn.Parameter(w.clone())}
+    opt = dualopt.optimizer(mine, recipe_of(Knobs(source(kind), lr=lr, **lion)))
+    state = {"exp_avg" if kind == "lion-pytorch" else "momentum_buffer": m.clone()}
+    opt.adopt({"state": {0: state}, "param_groups": [{"params": [0]}]}, kind, updates=BEFORE)
+    for t in range(BEFORE, BEFORE + AFTER):
+        step(t)
+        mine["w"].grad = torch.from_numpy(gradient("w", shape, t)).double()
+        opt.step()
+    assert torch.allclose(mine["w"].detach(), w, rtol=0, atol=(BEFORE + AFTER) * 4 * 2.0**-52 * 4)
+
+
 # ---- mlx
 
 
@@ -306,6 +337,7 @@ def test_another_model_and_an_averaging_row_are_refused() -> None:
         ("SGD", {"momentum": 0.9, "dampening": 0.5}),
         ("Lion", {"betas": [0.9, 0.99], "weight_decay": 0.1}),
         ("Muon", {"momentum": 0.9, "weight_decay": 0.1}),
+        ("RMSprop", {"alpha": 0.9}),
     ],
 )
 def test_mlx_states_continue(name: str, values: dict[str, Any]) -> None:

@@ -40,7 +40,8 @@ def test_second_memories_after_marek() -> None:
     assert betas == (pytest.approx(0.9), pytest.approx(0.95 ** (1 / 512)))
     assert round(betas[1], 5) == 0.99990
     lives = {life.key: life for life in told.lives}
-    assert lives["memory_half_life"].kept_after == pytest.approx(lives["memory_half_life"].kept_before)
+    assert lives["memory_half_life"].keeps == pytest.approx({"all": 0.9 ** (1 / 512), "second": 0.9})
+    assert lives["memory_half_life"].kept == pytest.approx(0.9)
     assert lives["second_memory_half_life"].after == lives["second_memory_half_life"].before
     assert lives["shrink_half_life"].after == lives["shrink_half_life"].before
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..convert import files
-from ..convert.transfer import RULES, Moved
+from ..convert.transfer import MEMORIES, RULES, Moved
 from ..counts import Count, retention
 from ..plaintext import listing, readable
 from ..recipe import Group, Recipe
@@ -71,8 +71,8 @@ def _change(one: Moved) -> dict[str, Any]:
             life.key: {
                 "before": life.before,
                 "after": life.after,
-                "retention_before": life.kept_before,
-                "retention_after": life.kept_after,
+                "retention_before": life.kept,
+                "retention_after": dict(life.keeps),
             }
             for life in one.lives
         },
@@ -131,13 +131,21 @@ def _print_batch(told: dict[str, Any], count: Count) -> None:
     r = told["after"] / told["before"]
     head = f"From {told['before']:,} to {told['after']:,} {count.base} per update (x{r:.6g})"
     head += f", memories = {told['memories']}"
-    columns = ("group", "half-life of", f"{count.unit} before", "after", "kept before", "kept after")
+    columns = (
+        "group",
+        "half-life of",
+        f"{count.unit} before",
+        "after",
+        "kept before",
+        *(f"after: {m}" for m in MEMORIES),
+    )
     rows = [
         (
             name,
             key.removesuffix("_half_life"),
             *(readable(life[when]) for when in ("before", "after")),
-            *(f"{life[f'retention_{when}']:.8f}" for when in ("before", "after")),
+            f"{life['retention_before']:.7f}",
+            *(f"{life['retention_after'][memories]:.7f}" for memories in MEMORIES),
         )
         for name, group in told["groups"].items()
         for key, life in group["half_lives"].items()

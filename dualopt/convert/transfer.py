@@ -60,13 +60,18 @@ RECOMMENDED: dict[tuple[str, str], Recommendation] = {}
 
 @dataclass(frozen=True)
 class Life:
-    """A half-life before and after, in the unit of the recipe, and what an update keeps of it."""
+    """A half-life before and after, in the unit of the recipe, and what an update keeps by it.
+
+    Attributes:
+        kept: before.
+        keeps: after, by each choice of memories.
+    """
 
     key: str
     before: float
     after: float
-    kept_before: float
-    kept_after: float
+    kept: float
+    keeps: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -130,11 +135,12 @@ def _moved(group: Group, old: Count, new: Count, memories: str, rule: str) -> Mo
         if COORDINATES[key].kind != "half-life" or unread:
             continue
         before = float(value)
-        after = before * r if memories == SECOND and key == "memory_half_life" else before
+        ends = {choice: before * r if choice == SECOND and key == "memory_half_life" else before for choice in MEMORIES}
+        after = ends[memories]
         if key in options or before != math.inf:
             options[key] = after / unit
-            kept = retention(old.per_update, before), retention(new.per_update, after)
-            lives.append(Life(key, before / unit, after / unit, *kept))
+            keeps = {choice: retention(new.per_update, end) for choice, end in ends.items()}
+            lives.append(Life(key, before / unit, after / unit, retention(old.per_update, before), keeps))
     target = {**full, **{one.key: one.after * unit for one in lives}}
     radius, why = _radius(group, full, target, old, new)
     step = float(full["step"]) if full.get("step") else None
