@@ -131,19 +131,12 @@ def _print_batch(told: dict[str, Any], count: Count) -> None:
     r = told["after"] / told["before"]
     head = f"From {told['before']:,} to {told['after']:,} {count.base} per update (x{r:.6g})"
     head += f", memories = {told['memories']}"
-    columns = (
-        "group",
-        "half-life of",
-        f"{count.unit} before",
-        "after",
-        "kept before",
-        *(f"after: {m}" for m in MEMORIES),
-    )
+    columns = ("group", "half-life of", count.unit, "kept before", *(f"after: {choice}" for choice in MEMORIES))
     rows = [
         (
             name,
             key.removesuffix("_half_life"),
-            *(readable(life[when]) for when in ("before", "after")),
+            readable(life["after"]),
             f"{life['retention_before']:.7f}",
             *(f"{life['retention_after'][memories]:.7f}" for memories in MEMORIES),
         )
