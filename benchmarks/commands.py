@@ -22,7 +22,7 @@ COMMANDS = {
     "predict": ["predict", str(ROOT / "recipes/muon.toml")],
     "predict, 7 groups": ["predict", str(ROOT / "recipes/symmetry-compatible.toml"), "--json"],
     "explain": ["explain", str(ROOT / "recipes/muon.toml"), "--scalars", "--dry"],
-    "convert": ["convert", "--from", "torch-adamw", "--lr", "1e-3", "--batch", "8", "--to-batch", "64"],
+    "convert": ["convert", "torch-adamw", "lr=1e-3", "--per-update", "8", "--batch", "64"],
     "list": ["list"],
 }
 CHILD = "import sys; from dualopt.cli import main; sys.argv = ['dualopt', *sys.argv[1:]]; main()"

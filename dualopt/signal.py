@@ -37,6 +37,11 @@ class GradientPlusL2(Gradient):
         return {AMBIENT: evidence["gradient"] + k["l2"] * theta}
 
 
+def penalised(action: Action) -> Gradient:
+    """The signal of a row that has `l2`: without a penalty it is the gradient."""
+    return GradientPlusL2() if action.get("l2") else Gradient()
+
+
 @dataclass(frozen=True)
 class Measured(Gradient):
     """The gradient, and of the evidence what else is there: a channel each, which memories may read."""

@@ -274,7 +274,8 @@ def test_half_precision_keeps_z_and_x() -> None:
 def test_the_interpolation_is_no_retention() -> None:
     """At another batch size half-lives keep their counts, and the weight of x its value."""
     group = Group("sf_normuon", {"interpolation": 0.85})
-    moved, _ = transfer(group, 1000, 4000)
+    recipe, _ = transfer(Recipe((group,), Count("tokens", 1000)), 4000)
+    (moved,) = recipe.groups
     assert moved.options["interpolation"] == 0.85
     assert moved.options["memory_half_life"] == pytest.approx(1000 * half_life(0.8, 1))
 

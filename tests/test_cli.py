@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dualopt import namespace, tensors
+from dualopt import Count, Recipe, namespace, tensors
 from dualopt.errors import CheckpointError
 from dualopt.namespace import Backend
 
@@ -120,39 +122,161 @@ def test_errors_are_one_line_and_status_two(tmp_path: Path) -> None:
     assert "did you mean 'step'" in result.stderr
 
 
-def test_convert_prints_a_recipe_and_moves_it() -> None:
-    knobs = ["convert", "--from", "torch-adamw", "--lr", 3e-4, "--weight-decay", 0.1, "--betas", "0.9,0.95"]
-    batch = ["--batch", 512, "--sequence", 1024, "--to-batch", 64]
-    found = data(*knobs, *batch, "--memories", "second")
-    assert found["recipe"]["count"] == {"unit": "tokens", "per_update": 512 * 1024}
-    assert found["half_lives"]["second_memory_half_life"]["updates"] == pytest.approx(13.5134, rel=1e-5)
-    assert found["to"]["knobs"]["betas"] == pytest.approx([0.9, 0.95 ** (1 / 8)])
-    text = run(*knobs, *batch).stdout
-    assert "[[group]]" in text
-    assert "Time constants" in text
-    assert "0.98691628" in text
+ADAMW = ["convert", "torch-adamw", "lr=3e-4", "weight_decay=0.1", "betas=0.9,0.95"]
+SIZE = ["--per-update", 512 * 1024]
 
 
-def test_convert_without_an_image_says_so() -> None:
-    found = data("convert", "--from", "torch-muon", "--lr", 0.02, "--batch", 64, "--to-batch", 8)
-    assert found["to"]["knobs"] is None
-    assert "Nesterov" in found["to"]["reason"]
-    assert "No raw knobs" in run("convert", "--from", "torch-muon", "--lr", 0.02, "--batch", 64, "--to-batch", 8).stdout
+def test_convert_prints_a_recipe(tmp_path: Path) -> None:
+    text = run(*ADAMW, *SIZE).stdout
+    recipe = Recipe.from_dict(tomllib.loads(text.partition("Time constants")[0]))
+    assert recipe.count == Count("tokens", 512 * 1024)
+    assert recipe.groups[0].optimizer == "adamw"
+    assert "0.95000000" in text
+    assert "state drives = 'both'" in " ".join(text.split())
+    out = tmp_path / "recipe.toml"
+    assert "[[group]]" not in run(*ADAMW, *SIZE, "--out", out).stdout
+    assert Recipe.load(out) == recipe
+    found = data(*ADAMW, *SIZE)
+    assert found["half_lives"]["all"]["second_memory_half_life"]["updates"] == pytest.approx(13.5134, rel=1e-5)
+    assert found["exact"] == {"all": True}
+    assert data("convert", "torch-adamw")["recipe"].get("count") is None  # updates, and the defaults of the library
+    assert data(*ADAMW, "--per-update", 8, "--unit", "samples")["recipe"]["count"]["unit"] == "samples"
+
+
+def test_convert_takes_knobs_as_they_stand_in_code() -> None:
+    same = [["betas=(0.9, 0.95)"], ["betas=[0.9,0.95]"], ["betas=0.9,0.95"]]
+    assert len({json.dumps(data("convert", "torch-adamw", "fused=True", "foreach=None", *b)) for b in same}) == 1
+    matched = data("convert", "torch-muon", "adjust_lr_fn=match_rms_adamw", "nesterov=false")
+    assert matched["recipe"]["group"][0]["scale"] == "moonlight"
+    assert not matched["exact"]["all"]
+    scion = ["convert", "scion", "norm=ColNorm", "norm_kwargs={transpose=true}"]
+    assert data(*scion)["recipe"]["group"][0]["orientation"] == "in_out"
+
+
+def test_convert_moves_a_recipe() -> None:
+    found = data(*ADAMW, *SIZE, "--batch", 64 * 1024, "--memories", "second", "--step", "sqrt")
+    assert found["knobs"]["all"]["knobs"]["betas"] == pytest.approx([0.9, 0.95 ** (1 / 8)])
+    assert found["knobs"]["all"]["knobs"]["lr"] == pytest.approx(3e-4 / math.sqrt(8))
+    told = found["batch"]
+    assert (told["before"], told["after"], told["rule"]) == (512 * 1024, 64 * 1024, "sqrt")
+    steps = told["groups"]["all"]["steps"]
+    assert steps["linear"] == {"factor": 1 / 8, "step": 3e-4 / 8}
+    assert found["recipe"]["group"][0]["step"] == steps["sqrt"]["step"]
+    assert data(*ADAMW, *SIZE, "--batch", "x0.125")["batch"]["after"] == 64 * 1024
+    text = " ".join(run(*ADAMW, *SIZE, "--batch", "x4").stdout.split())
+    assert "From 524,288 to 2,097,152 tokens per update (x4), memories = all" in text
+    assert "None of the rules is recommended" in text
+    many = data("convert", ROOT / "recipes/muon.toml", "--batch", "x2", "--to", "torch")
+    assert set(many["batch"]["groups"]) == {"hidden", "gains", "rest"}
+    assert many["batch"]["groups"]["gains"]["no_radius"] == "without shrink weights do not settle"
+    assert many["knobs"]["rest"]["knobs"]["from"] == "torch-adamw"
+    assert "Nesterov" in many["knobs"]["hidden"]["reason"]
+    assert "shrink in proportion to lr" in many["remarks"][0]
+
+
+KNOBS = """
+[count]
+unit = "tokens"
+per_update = 1024
+[schedule]
+shape = "linear"
+total = 1e6
+[[group]]
+name = "hidden"
+match = ["blocks.*"]
+ndim = 2
+from = "keller-jordan-muon"
+weight_decay = 0.1
+[[group]]
+name = "gains"
+match = ["*norm*"]
+optimizer = "lion"
+[[group]]
+name = "rest"
+from = "mlx-adamw"
+learning_rate = 1e-3
+"""
+
+
+def test_convert_reads_files_of_knobs(tmp_path: Path) -> None:
+    path = tmp_path / "knobs.toml"
+    path.write_text(KNOBS)
+    found = data("convert", path)
+    groups = found["recipe"]["group"]
+    assert [(g["name"], g["optimizer"], g["match"]) for g in groups] == [
+        ("hidden", "muon", ["blocks.*"]),
+        ("gains", "lion", ["*norm*"]),
+        ("rest", "adamw", ["*"]),
+    ]
+    assert (groups[0]["ndim"], groups[2]["bias_correction"]) == (2, False)
+    assert found["from"]["rest"]["betas"] == [0.9, 0.999]
+    assert found["recipe"]["schedule"]["drives"] == "both"  # as the decay of these libraries follows lr
+    assert "1 − a is larger by at most 1.0e-03 of it" in found["remarks"][0]
+    (tmp_path / "knobs.json").write_text(json.dumps(tomllib.loads(KNOBS)))
+    assert data("convert", tmp_path / "knobs.json") == found
+    path.write_text(KNOBS.replace("total = 1e6", 'total = 1e6\ndrives = "step"'))
+    assert "drives" not in data("convert", path)["recipe"]["schedule"]
+    corrected = '[[group]]\nname = "head"\nfrom = "scionc"\nlr = 0.1\n'
+    path.write_text(KNOBS.replace("[[group]]", f"{corrected}[[group]]", 1))
+    apart = data("convert", path)
+    assert "drives" not in apart["recipe"]["schedule"]
+    assert "hidden, rest" in apart["remarks"][0]
+
+
+def test_convert_lists_what_it_knows() -> None:
+    found = data("convert", "--list")
+    assert found["sources"]["mlx-adamw"]["path"] == "mlx.optimizers.AdamW"
+    assert "bias_correction=False" in found["sources"]["mlx-adamw"]["knobs"]
+    text = run("convert", "--list").stdout
+    assert all(name in text for name in (*found["sources"], *found["refused"]))
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--from", "torch-adamv", "--lr", "1"], "did you mean"),
-        (["--from", "lion-pytorch", "--lr", "1e-4", "--betas", "0.99,0.9"], "negative weight"),
-        (["--from", "torch-adamw", "--lr", "1e-4", "--betas", "0.9"], "two numbers"),
-        (["--from", "torch-adamw", "--lr", "1e-4", "--to-batch", "3"], "--to-batch needs --batch"),
-        (["--from", "torch-adamw", "--lr", "1e-4", "--sequence", "3"], "--sequence needs --batch"),
-        (["--from", "torch-adamw", "--lr", "1e-4", "--batch", "0"], "at least 1"),
+        ([], "name an optimizer"),
+        (["torch-adamv"], "did you mean"),
+        (["torch-radam"], "no row has"),
+        (["lion-pytorch", "betas=0.99,0.9"], "negative weight"),
+        (["torch-adamw", "betas=0.9"], "two numbers"),
+        (["torch-adamw", "lr"], "written NAME=VALUE"),
+        (["torch-adamw", "rate=1"], "has no rate"),
+        (["torch-adamw", "lr=abc"], "lr must be"),
+        (["torch-adamw", "--batch", "3"], "state unit = 'tokens'"),
+        (["torch-adamw", "--per-update", "8", "--batch", "lots"], "a factor such as x4"),
+        (["torch-adamw", "--per-update", "8", "--batch", "x0.3"], "whole number"),
+        (["torch-adamw", "--per-update", "8", "--batch", "0"], "whole number"),
+        (["torch-adamw", "--per-update", "8", "--batch", "x2", "--step", "root"], "rule is one of"),
+        (["torch-adamw", "--per-update", "8", "--batch", "x2", "--memories", "first"], "memories is one of"),
+        (["torch-adamw", "--per-update", "8", "--batch", "x2", "--step", "radius", "weight_decay=0"], "without shrink"),
+        (["torch-adamw", "--per-update", "0"], "positive whole number"),
+        (["torch-adamw", "--per-update", "8", "--unit", "epochs"], "tokens or samples"),
+        (["torch-adamw", "--step", "sqrt"], "go with --batch"),
+        (["torch-adamw", "--out", "/nowhere/recipe.toml"], "cannot be written"),
+        (["none.toml"], "cannot be read"),
+        (["none.toml", "lr=1"], "states its own knobs"),
     ],
 )
 def test_convert_refuses(arguments: list[str], says: str) -> None:
     assert says in run("convert", *arguments, status=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[", "not valid TOML"),
+        ("x = 1", "two brackets"),
+        ('[[group]]\nfrom = "torch-adamw"\nrate = 1', "group 'group 1': torch-adamw has no rate"),
+        ('[[group]]\nname = "a"\nfrom = "adamw"', "group 'a': 'adamw' is not one of"),
+        ('[[group]]\nfrom = "torch-adamw"\n[count]\nunit = "token"', "did you mean 'tokens'"),
+    ],
+)
+def test_convert_refuses_files(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "knobs.toml"
+    path.write_text(text)
+    told = run("convert", path, status=2).stderr
+    assert str(path) in told.replace("\n", "")
+    assert says in told
 
 
 # ---- replay

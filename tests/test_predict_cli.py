@@ -165,7 +165,7 @@ COMMANDS = {
     "predict": ["predict", str(MUON)],
     "predict, many groups and updates": ["predict", str(ROOT / "recipes/symmetry-compatible.toml"), "--json"],
     "explain": ["explain", str(MUON), "--scalars", "--dry"],
-    "convert": ["convert", "--from", "torch-adamw", "--lr", "1e-3", "--batch", "8", "--to-batch", "64"],
+    "convert": ["convert", "torch-adamw", "lr=1e-3", "--per-update", "8", "--batch", "64"],
     "list": ["list"],
 }
 CHILD = """

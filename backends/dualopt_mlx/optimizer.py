@@ -22,6 +22,7 @@ from dualopt.plan import Plan
 from dualopt.proposal import Proposal
 from dualopt.recipe import Recipe
 
+from .adopting import Adopting
 from .compiling import guarded
 from .evaluation import Evaluating
 from .execute import can_compile, executor_of
@@ -38,7 +39,7 @@ from .state import State
 from .updating import Updating
 
 
-class Optimizer(Updating, Evaluating):
+class Optimizer(Updating, Evaluating, Adopting):
     """Carries out a recipe on an MLX module, or on a mapping of dotted names to arrays.
 
     State is float32 whatever the parameters are; half-precision parameters are computed in float32 and

@@ -25,6 +25,7 @@ from dualopt.planned import PlannedGroup
 from dualopt.proposal import Proposal
 from dualopt.recipe import Recipe
 
+from .adopting import Adopting
 from .checking import all_finite, check_fit
 from .elementwise import placed
 from .evaluation import Evaluating
@@ -34,7 +35,7 @@ from .namespace import EXACT
 from .parameters import Named, named_parameters
 
 
-class Optimizer(Microbatches, Evaluating, torch.optim.Optimizer):
+class Optimizer(Microbatches, Evaluating, Adopting, torch.optim.Optimizer):
     """Carries out a recipe on a torch module, or on a mapping of names to parameters.
 
     Groups are the recipe's, and hold strings and numbers only: the coordinates in the base unit of the

@@ -200,7 +200,8 @@ def _sloped(
     assert life.lost is not None
     eta, lost, entries = float(life.eta[peak]), float(life.lost[peak]), shape[-1] if shape else 1
     if not isinstance(life.noise.geometry, Identity):
-        if slope is None or lost or life.mu != 1 or not (eta and entries):
+        known = isinstance(life.noise.geometry, Rms) and life.mu == 1
+        if slope is None or lost or not (known and eta and entries):
             return None, None
         found = equilibria.adam_l2(eta, penalty, 1 - life.c, entries, slope)
         return found.norm / math.sqrt(entries), found.angle

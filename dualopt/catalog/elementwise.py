@@ -10,8 +10,7 @@ from ..directions.elementwise import Identity, Rms, Sign
 from ..estimators import STD
 from ..memory import Current, Memories, Readout
 from ..motion.rotational import REFERENCE
-from ..recursion import Signal
-from ..signal import Gradient, GradientPlusL2
+from ..signal import Gradient, penalised
 from .entry import Entry, Options, Parts, retained
 from .estimated import adamw, adamw_folds
 
@@ -26,20 +25,16 @@ ADAM: dict[str, Any] = {
 LION: dict[str, Any] = {"step": 1e-4, "memory_half_life": retained(0.99), "readout": 0.9 / 0.99}
 
 
-def _signal(o: Options) -> Signal:
-    return GradientPlusL2() if o.get("l2") else Gradient()
-
-
 def first(geometry: Geometry) -> Callable[[Options], Parts]:
     """Rows with one memory and an elementwise direction."""
-    return lambda o: (_signal(o), Memories(), Descent(Readout(bool(o.get("bias_correction"))), geometry))
+    return lambda o: (penalised(o), Memories(), Descent(Readout(bool(o.get("bias_correction"))), geometry))
 
 
 def adam(o: Options) -> Parts:
     """Adam's memories and direction; the reference implementation of its rotation does not correct m."""
     corrected = bool(o["bias_correction"])
     reader = Readout(corrected and o.get("rotation_algorithm") != REFERENCE)
-    return _signal(o), Memories(second=True), Descent(reader, Rms(corrected))
+    return penalised(o), Memories(second=True), Descent(reader, Rms(corrected))
 
 
 def _rmsprop(o: Options) -> Parts:

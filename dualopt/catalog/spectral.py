@@ -8,7 +8,7 @@ from ..directions import Descent
 from ..directions.norm_balls import MUON_SCALES, SpectralBall, ball
 from ..directions.polar import FLOAT32, POLAR_EXPRESS, QUINTIC, STANDARD, Way
 from ..memory import Memories, Readout
-from ..signal import Gradient
+from ..signal import Gradient, penalised
 from .entry import Entry, Options, Parts, retained
 
 POLAR_WAY: dict[str, Any] = dict.fromkeys(("polar_form", "polar_scaling", "polar_work", "iterations"))
@@ -19,6 +19,7 @@ MUON: dict[str, Any] = {
     "polar": QUINTIC.name,
     **POLAR_WAY,
     "scale": "keller_jordan",
+    "l2": 0.0,
 }
 SCION: dict[str, Any] = {
     "step": 1e-3,
@@ -56,7 +57,7 @@ def way(o: Options) -> Way:
 
 def _muon(o: Options) -> Parts:
     return (
-        Gradient(),
+        penalised(o),
         Memories(),
         Descent(Readout(), SpectralBall(MUON_SCALES[o["scale"]], o["polar"], "scale", way(o))),
     )

@@ -1,149 +1,216 @@
-"""`dualopt convert`: raw knobs of a library as an action, its time constants, and another batch size."""
+"""`dualopt convert`: knobs of other libraries, recipes at another batch size, and states of other optimizers."""
 
 from __future__ import annotations
 
-import math
+import tomllib
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..convert import SIGNATURES, Coupled, to_action, to_coupled, transfer
-from ..coordinates import COORDINATES
-from ..counts import Count, Unit, retention
-from ..errors import RecipeError, nearest
-from ..plaintext import listing, readable
+from .. import checkpoint
+from ..convert import files, taking
+from ..convert.knobs import Knobs
+from ..convert.maps import to_knobs
+from ..convert.sources import LIBRARIES, REFUSED, SOURCES, source
+from ..convert.transfer import ALL, MEMORIES, NONE, RULES, Moved, transfer
+from ..counts import Count, increment
+from ..errors import RecipeError
+from ..plaintext import listing
 from ..recipe import Group, Recipe
-from .output import emit, say, stdout, table
+from .conversion_report import described, show
+from .output import emit, lines, paths, say
 from .training import Json
 
-_SOURCES = {
-    (library if library in ("lion-pytorch", "scion") else f"{library}-{optimizer}"): (library, optimizer)
-    for library, optimizer in SIGNATURES
-}
-
-
-def _knob(words: str) -> Any:
-    return typer.Option(help=words, show_default=False)
+CHECKPOINTS = "Optimizer states to continue from (.pt, .safetensors); repeatable."
+FILES = (".toml", ".json")
 
 
 def convert(
-    source: Annotated[str, typer.Option("--from", help=f"One of {', '.join(_SOURCES)}.")],
-    lr: Annotated[float, typer.Option(help="The peak learning rate.")],
-    batch: Annotated[int | None, _knob("Sequences per update. Without it, counts are updates.")] = None,
-    sequence: Annotated[int | None, _knob("Tokens per sequence. Without it, counts are samples.")] = None,
-    to_batch: Annotated[int | None, _knob("Also the raw knobs at this batch size.")] = None,
-    memories: Annotated[str, typer.Option(help="What keeps its half-life at --to-batch: all, or second.")] = "all",
-    weight_decay: Annotated[float | None, _knob("Default of every knob: that of the library.")] = None,
-    betas: Annotated[str | None, _knob("Two numbers: 0.9,0.95")] = None,
-    momentum: Annotated[float | None, _knob("Polyak's, or Scion's weight of the newest gradient.")] = None,
-    nesterov: Annotated[bool | None, typer.Option(show_default=False)] = None,
-    dampening: Annotated[float | None, _knob("SGD only.")] = None,
-    eps: Annotated[float | None, _knob("Adam and AdamW.")] = None,
-    bias_correction: Annotated[bool | None, _knob("MLX's Adam and AdamW.")] = None,
-    scale_rule: Annotated[str | None, _knob("torch's Muon: original or match_rms_adamw.")] = None,
-    norm: Annotated[str | None, _knob("Scion: the norm of the layer.")] = None,
-    scale: Annotated[float | None, _knob("Scion: the radius of the layer.")] = None,
-    unconstrained: Annotated[bool | None, typer.Option(show_default=False)] = None,
+    origin: Annotated[
+        str,
+        typer.Argument(metavar="FROM", help="torch-adamw, mlx-muon, ... (--list), or a file: a recipe, or knobs."),
+    ] = "",
+    knobs: Annotated[
+        list[str] | None, typer.Argument(metavar="KNOB=VALUE", help="As in that library: lr=3e-4 betas=0.9,0.95")
+    ] = None,
+    per_update: Annotated[
+        int | None, typer.Option(help="What one update counts with these knobs.", show_default=False)
+    ] = None,
+    unit: Annotated[str, typer.Option(help="Of --per-update: tokens or samples.")] = "tokens",
+    batch: Annotated[
+        str | None, typer.Option(help="Another batch size: counts per update, or a factor: x4.", show_default=False)
+    ] = None,
+    memories: Annotated[str, typer.Option(help=f"What keeps its half-life at --batch: {' or '.join(MEMORIES)}.")] = ALL,
+    step: Annotated[str, typer.Option(help=f"How the step follows --batch: {', '.join(RULES)}.")] = NONE,
+    to: Annotated[
+        str | None,
+        typer.Option(help=f"Also as knobs: {', '.join(LIBRARIES[:3])} or one of --list.", show_default=False),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the recipe here (TOML).", show_default=False)] = None,
+    states: Annotated[list[Path] | None, typer.Option("--checkpoint", help=CHECKPOINTS)] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="With --checkpoint: the weights (.pt, .safetensors).", show_default=False)
+    ] = None,
+    updates: Annotated[
+        int | None, typer.Option(help="With --checkpoint: how many there were, if it does not say.", show_default=False)
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="With --checkpoint: write a checkpoint of dualopt here.", show_default=False)
+    ] = None,
+    as_list: Annotated[bool, typer.Option("--list", help="List the optimizers and their knobs.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Turn the knobs of a library's optimizer into a recipe in half-lives, and move it to another batch size."""
-    if source not in _SOURCES:
-        raise RecipeError(f"--from is one of {', '.join(_SOURCES)}, got {source!r}{nearest(source, _SOURCES)}")
-    library, optimizer = _SOURCES[source]
-    stated = Coupled(
-        optimizer, lr, library, weight_decay, _pair(betas), momentum, nesterov, dampening, eps,
-        bias_correction, scale_rule, norm, scale, unconstrained,
-    )  # fmt: skip
-    count = _count(batch, sequence)
-    group = to_action(stated, count.per_update)
-    found: dict[str, Any] = {
-        "from": stated.to_dict(),
-        "recipe": Recipe((group,), count).to_dict(),
-        "toml": Recipe((group,), count).to_toml(),
-        "half_lives": _lives(group, count),
-    }
-    if to_batch is not None:
-        found["to"] = _moved(
-            group, count, _count(_positive(to_batch, "--to-batch"), sequence), batch, memories, library
-        )
+    """Turn the knobs of other libraries into a recipe in half-lives, and back; move a recipe to another batch size."""
+    if as_list:
+        _list(as_json)
+        return
+    if states:
+        _take(origin, knobs or [], _count(per_update, unit), states, model, updates, out, save, as_json)
+        return
+    for option, value in (("--model", model), ("--updates", updates), ("--save", save)):
+        if value is not None:
+            raise RecipeError(f"{option} goes with --checkpoint")
+    found = _read(origin, knobs or [], per_update, unit)
+    recipe = found.recipe
+    moved: tuple[Moved, ...] = ()
+    if batch is not None:
+        recipe, moved = transfer(recipe, _target(batch, recipe.count), memories=memories, rule=step)
+    elif memories != ALL or step != NONE:
+        raise RecipeError("--memories and --step go with --batch")
+    images = _images(recipe, found, to, after=batch is not None)
+    told = described(found, recipe, moved, images, memories, step)
+    if out is not None:
+        _write(out, recipe)
     if as_json:
-        emit(found)
+        emit(told)
     else:
-        _print(found, count)
+        show(told, recipe, out)
 
 
-def _positive(value: int, option: str) -> int:
-    if value < 1:
-        raise RecipeError(f"{option} is a whole number of at least 1, got {value}")
-    return value
+def _read(origin: str, knobs: list[str], per_update: int | None, unit: str) -> files.Read:
+    """What the command line names: a file, or one optimizer with its knobs."""
+    if not origin:
+        raise RecipeError("name an optimizer (--list shows them), or a file")
+    if not origin.endswith(FILES):
+        return files.of_knobs(_stated(origin, knobs), _count(per_update, unit))
+    if knobs or per_update is not None:
+        raise RecipeError(f"{origin} states its own knobs and count; for another batch size use --batch")
+    return files.read(origin)
 
 
-def _count(batch: int | None, sequence: int | None) -> Count:
-    """Tokens if both are known, samples if only the batch is, updates if neither."""
-    if batch is None:
-        if sequence is not None:
-            raise RecipeError("--sequence needs --batch: the tokens of an update are their product")
-        return Count()
-    tokens = 1 if sequence is None else _positive(sequence, "--sequence")
-    unit: Unit = "samples" if sequence is None else "tokens"
-    return Count(unit, _positive(batch, "--batch") * tokens)
+def _stated(origin: str, knobs: list[str]) -> Knobs:
+    return Knobs(source(origin), **dict(_knob(text) for text in knobs))
 
 
-def _pair(betas: str | None) -> tuple[float, float] | None:
-    if betas is None:
-        return None
+def _knob(text: str) -> tuple[str, Any]:
+    """A knob and its value, as in TOML or Python; numbers apart by commas are a list."""
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not name.isidentifier():
+        raise RecipeError(f"knobs are written NAME=VALUE, such as lr=3e-4, got {text!r}")
+    words = {"True": True, "False": False, "None": None}
+    if value in words:
+        return name, words[value]
+    listed = f"[{value.strip('()[]')}]" if "," in value and not value.startswith(("{", '"', "'")) else value
     try:
-        first, second = (float(part) for part in betas.split(","))
+        return name, tomllib.loads(f"x = {listed}")["x"]
+    except tomllib.TOMLDecodeError:
+        return name, value
+
+
+def _count(per_update: int | None, unit: str) -> Count:
+    """Updates, if nothing is known of their size."""
+    if unit not in ("tokens", "samples"):
+        raise RecipeError(f"--unit is tokens or samples, got {unit!r}")
+    return Count() if per_update is None else Count(unit, increment(per_update, "--per-update"))  # type: ignore[arg-type]
+
+
+def _target(batch: str, count: Count) -> int:
+    """The counts per update that --batch names."""
+    factor = batch.startswith("x")
+    try:
+        number = float(batch[1:] if factor else batch.replace("_", "").replace(",", ""))
     except ValueError as error:
-        raise RecipeError(f"--betas are two numbers such as 0.9,0.95, got {betas!r}") from error
-    return first, second
+        raise RecipeError(
+            f"--batch is a number of {count.base} per update, or a factor such as x4, got {batch!r}"
+        ) from error
+    new = number * count.per_update if factor else number
+    if not (new == round(new) and new >= 1):
+        raise RecipeError(f"--batch {batch}: {new:g} {count.base} per update, and an update counts a whole number >= 1")
+    return int(new)
 
 
-def _lives(group: Group, count: Count) -> dict[str, dict[str, float]]:
-    """Every finite half-life of a group, in counts and updates, with the retention per update."""
-    return {
-        key: {
-            count.base: life,
-            "updates": life / count.per_update,
-            "retention": retention(count.per_update, life),
-        }
-        for key, life in group.options.items()
-        if COORDINATES[key].kind == "half-life" and isinstance(life, float) and life != math.inf
-    }
+def _images(recipe: Recipe, found: files.Read, to: str | None, *, after: bool) -> dict[str, dict[str, Any]]:
+    """{group: its knobs in `to`, or where these have changed in the library that it was written in}."""
+    images = {}
+    for group in recipe.groups:
+        stated = found.knobs.get(group.name)
+        target = to or (stated.source.name if stated is not None and after else None)
+        if target is not None:
+            images[group.name] = _image(group, recipe.count, target)
+    return images
 
 
-def _moved(group: Group, count: Count, to: Count, batch: int | None, memories: str, library: str) -> dict[str, Any]:
-    """The action and the raw knobs at another batch size; `knobs` is null, with a reason, without an image."""
-    if batch is None:
-        raise RecipeError("--to-batch needs --batch: the ratio of the two is what matters")
-    moved, notes = transfer(group, count.per_update, to.per_update, memories)
-    found: dict[str, Any] = {"per_update": to.per_update, "toml": Recipe((moved,), to).to_toml()}
-    found |= {"notes": list(notes), "knobs": None}
+def _image(group: Group, count: Count, target: str) -> dict[str, Any]:
+    """Knobs, or null and the reason."""
     try:
-        found["knobs"] = to_coupled(moved, to.per_update, library).to_dict()
+        return {"knobs": to_knobs(group, count, target).to_dict()}
     except RecipeError as error:
-        found["reason"] = str(error)
-    return found
+        return {"knobs": None, "reason": str(error)}
 
 
-def _print(found: dict[str, Any], count: Count) -> None:
-    stdout().print(found["toml"], markup=False, soft_wrap=True)
-    units = ("updates",) if count.base == "updates" else (count.base, "updates")
-    columns = ("half-life of", *units, "kept per update")
-    rows = [
-        (key.removesuffix("_half_life"), *(f"{readable(life[unit])}" for unit in units), f"{life['retention']:.8f}")
-        for key, life in found["half_lives"].items()
-    ]
-    if rows:
-        table("Time constants", columns, rows)
-    if "to" in found:
-        to = found["to"]
-        say(f"At {to['per_update']:,} {count.base} per update", style="bold")
-        for note in to["notes"]:
-            say(note, indent=2, hanging=2)
-        knobs = to["knobs"]
-        if knobs is None:
-            say(f"No raw knobs do this ({to['reason']}): train with the recipe.", indent=2, hanging=2)
-        else:
-            listed = [f"{key} = {value}" for key, value in knobs.items() if key not in ("library", "optimizer")]
-            say(f"{knobs['library']} {knobs['optimizer']}: {listing(listed)}", indent=2, hanging=2)
+def _write(path: Path, recipe: Recipe) -> None:
+    try:
+        path.write_text(recipe.to_toml(), encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _take(
+    origin: str,
+    knobs: list[str],
+    count: Count,
+    states: list[Path],
+    model: Path | None,
+    updates: int | None,
+    out: Path | None,
+    save: Path | None,
+    as_json: bool,
+) -> None:
+    """Continue from states of other optimizers: a recipe and a checkpoint of dualopt."""
+    if model is None or save is None:
+        raise RecipeError("--checkpoint needs --model, the weights, and --save, where to write the checkpoint")
+    if origin.endswith(FILES):
+        if knobs:
+            raise RecipeError(f"{origin} states its own knobs")
+        taken = taking.by_file(files.read(origin), states, model, updates)
+    else:
+        given = dict(_knob(text) for text in knobs)
+        taken = taking.by_source(source(origin), given, count, states, model, updates)
+    checkpoint.save(save, taken.snapshot, metadata={})
+    told = described(taken.read, taken.read.recipe, (), {}, ALL, NONE)
+    told["taken"] = {"updates": taken.updates, "left_out": list(taken.left_out)}
+    if out is not None:
+        _write(out, taken.read.recipe)
+    if as_json:
+        emit(told)
+        return
+    show(told, taken.read.recipe, out)
+    numbers = sorted(set(taken.updates.values()))
+    say(f"{len(taken.updates)} parameters continue after {listing(map(str, numbers))} updates.")
+    if taken.left_out:
+        say(f"Not of this optimizer, and left out: {listing(taken.left_out)}.", hanging=2)
+    paths(checkpoint=save)
+
+
+def _list(as_json: bool) -> None:
+    """The optimizers that have an image, and those that have none."""
+    if as_json:
+        emit(
+            {"sources": {s.name: {"path": s.path, "knobs": s.signature} for s in SOURCES.values()}, "refused": REFUSED}
+        )
+        return
+    lines(("from", "is", "knobs"), [(s.name, s.path, s.signature) for s in SOURCES.values()])
+    say("Without an image:", style="bold")
+    for name, why in REFUSED.items():
+        say(f"{name}: {why}", indent=2, hanging=4)

@@ -1,19 +1,36 @@
-"""Between the raw knobs of other libraries and actions, and from one batch size to another.
+"""Between the optimizers of other libraries and actions: knobs, batch sizes, and what an optimizer remembers.
 
-    retention β per update       memory_half_life   β = 2^(−Δτ/h)
-    decay of the weights         shrink_half_life   a = 1 − lr·weight_decay = 2^(−Δτ/h_a)
-    Polyak momentum              step               buf = m / (1 − β), so η = lr / (1 − β)
-    Nesterov                     readout            μ = β;  plain momentum μ = 1, no momentum μ = 0
-    Lion's (β₁, β₂)              readout            h from β₂, μ = β₁/β₂
-    Scion's (momentum, scale)    step, shrink       β = 1 − momentum, η = lr·scale, a = 1 − lr
+    sources      the optimizers, with the `signatures` of their libraries; `knobs` checks them
+    families     the maps, a pair for each family, and `scion`; `family` is what they have in common
+    maps         knobs to a group of a recipe, and back
+    files        recipes that are written in knobs
+    tables       all of this as Markdown
+    transfer     a recipe at another batch size
+    layout       names and scales of what other optimizers remember; `states` takes it over
+    reading      their checkpoints; `taking` makes one of ours of them
 
-Raw knobs describe one batch size; half-lives are in training counts, with Δτ = `per_update` of them
-per update, and hold for every batch size. Where a library does something that no row does, or the other
-way round, there is no image, and a RecipeError says why.
+Raw knobs describe one batch size; half-lives are in training counts, with Δτ = `per_update` of them per update, and
+hold for every batch size. Where a library does something that no row does, or the other way round, there is no image,
+and a RecipeError says why.
 """
 
-from .knobs import OPTIMIZERS, SIGNATURES, Coupled, libraries
-from .maps import to_action, to_coupled
+from __future__ import annotations
+
+from .knobs import Knobs
+from .maps import inexact, to_action, to_knobs
+from .sources import LIBRARIES, REFUSED, SOURCES, source
+from .states import adopt
 from .transfer import transfer
 
-__all__ = ["OPTIMIZERS", "SIGNATURES", "Coupled", "libraries", "to_action", "to_coupled", "transfer"]
+__all__ = [
+    "LIBRARIES",
+    "REFUSED",
+    "SOURCES",
+    "Knobs",
+    "adopt",
+    "inexact",
+    "source",
+    "to_action",
+    "to_knobs",
+    "transfer",
+]

@@ -1,133 +1,208 @@
-"""The raw knobs of other libraries' optimizers, with the defaults of their signatures."""
+"""Knobs: the arguments of another library's optimizer, under the names and with the defaults that they have there."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
-from ..directions.norm_balls import NORMS
 from ..errors import RecipeError, nearest
+from .family import Family, Fields
+from .layout import Layout
 
-# The knobs of every optimizer with its library's defaults; `lr` is always stated.
-SIGNATURES: Mapping[tuple[str, str], Mapping[str, Any]] = {
-    ("torch", "adamw"): {"weight_decay": 0.01, "betas": (0.9, 0.999), "eps": 1e-8},
-    ("torch", "adam"): {"weight_decay": 0.0, "betas": (0.9, 0.999), "eps": 1e-8},
-    ("torch", "sgd"): {"weight_decay": 0.0, "momentum": 0.0, "nesterov": False, "dampening": 0.0},
-    ("torch", "muon"): {
-        "weight_decay": 0.1, "momentum": 0.95, "nesterov": True, "scale_rule": "original",
-    },
-    ("mlx", "adamw"): {
-        "weight_decay": 0.01, "betas": (0.9, 0.999), "eps": 1e-8, "bias_correction": False,
-    },
-    ("mlx", "adam"): {"betas": (0.9, 0.999), "eps": 1e-8, "bias_correction": False},
-    ("mlx", "sgd"): {"weight_decay": 0.0, "momentum": 0.0, "nesterov": False, "dampening": 0.0},
-    ("mlx", "lion"): {"weight_decay": 0.0, "betas": (0.9, 0.99)},
-    ("mlx", "muon"): {"weight_decay": 0.01, "momentum": 0.95, "nesterov": True},
-    ("lion-pytorch", "lion"): {"weight_decay": 0.0, "betas": (0.9, 0.99)},
-    ("scion", "scion"): {"momentum": 1.0, "scale": 1.0, "unconstrained": False, "norm": "spectral"},
-}  # fmt: skip
-SCALE_RULES = {"original": "keller_jordan", "match_rms_adamw": "moonlight"}  # torch's name -> ours
-OPTIMIZERS = tuple(dict.fromkeys(name for _, name in SIGNATURES))
+REQUIRED = object()  # the default of an argument that has none
 
 
 def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _betas(value: Any) -> bool:
+def _pair(value: Any) -> bool:
     return isinstance(value, tuple | list) and len(value) == 2 and all(_number(b) and 0 <= b < 1 for b in value)
 
 
-Check = tuple[str, Callable[[Any], bool]]  # what is valid, in words and as a test
-
-_SWITCH: Check = ("true or false", lambda v: isinstance(v, bool))
-_FROM_ZERO: Check = ("a finite number >= 0", lambda v: _number(v) and v >= 0)
-_KNOBS: dict[str, Check] = {
-    "lr": _FROM_ZERO,
-    "weight_decay": _FROM_ZERO,
-    "betas": ("two numbers in [0, 1)", _betas),
-    "momentum": ("in [0, 1)", lambda v: _number(v) and 0 <= v < 1),
-    "nesterov": _SWITCH,
-    "dampening": ("in [0, 1]", lambda v: _number(v) and 0 <= v <= 1),
-    "eps": ("> 0", lambda v: _number(v) and v > 0),
-    "bias_correction": _SWITCH,
-    "scale_rule": (f"one of {', '.join(SCALE_RULES)}", lambda v: v in SCALE_RULES),
-    "norm": (f"one of {', '.join(NORMS)}", lambda v: v in NORMS),
-    "scale": _FROM_ZERO,
-    "unconstrained": _SWITCH,
-}
-_OVERRIDES: Mapping[str, dict[str, Check]] = {
-    "scion": {"momentum": ("in (0, 1]", lambda v: _number(v) and 0 < v <= 1)},
+KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {  # what is valid, in words and as a test
+    "rate": ("a finite number >= 0", lambda v: _number(v) and v >= 0),
+    "retention": ("a number in [0, 1)", lambda v: _number(v) and 0 <= v < 1),
+    "pair": ("two numbers in [0, 1)", _pair),
+    "fraction": ("a number in [0, 1]", lambda v: _number(v) and 0 <= v <= 1),
+    "weight": ("a number in (0, 1]", lambda v: _number(v) and 0 < v <= 1),
+    "positive": ("a number > 0", lambda v: _number(v) and v > 0),
+    "steps": ("a whole number in [1, 100]", lambda v: _number(v) and v == int(v) and 1 <= v <= 100),
+    "switch": ("true or false", lambda v: isinstance(v, bool)),
+    "table": ("a table", lambda v: isinstance(v, Mapping)),
+    "any": ("", lambda v: True),
 }
 
 
 @dataclass(frozen=True)
-class Coupled:
-    """The raw knobs of an optimizer in the convention of a library; None means the library's default.
+class Knob:
+    """One argument.
 
-    Args:
-        optimizer: ``adamw``, ``adam``, ``sgd``, ``lion``, ``muon`` or ``scion``.
-        lr: the peak learning rate.
-        library: ``torch``, ``mlx``, ``lion-pytorch`` or ``scion``; empty for the first that has the optimizer.
-        momentum: Polyak's μ (SGD), the retention of the memory (Muon), or one minus it (Scion).
-        scale_rule: torch's ``adjust_lr_fn`` of Muon.
-        scale: the radius that Scion multiplies its update with.
-
-    Raises:
-        RecipeError: an unknown name, a knob that this library's optimizer does not have, a bad value.
+    Attributes:
+        default: as in the signature of the library; `REQUIRED` if there is none.
+        kind: which values are valid: a key of `KINDS`.
+        means: the fields of its family that it states: one, or two for a pair; none: it is no part of the mathematics.
+        choices: value -> what it is in the field, if it is one of a few.
+        only: the values that an action has an image of, and ...
+        why: ... why of no others.
+        none: what None stands for, where it is a value.
+        added: it is not an argument, but a transform that is put beside it, or a key of another argument.
     """
 
-    optimizer: str
-    lr: float
-    library: str = ""
-    weight_decay: float | None = None
-    betas: tuple[float, float] | None = None
-    momentum: float | None = None
-    nesterov: bool | None = None
-    dampening: float | None = None
-    eps: float | None = None
-    bias_correction: bool | None = None
-    scale_rule: str | None = None
-    norm: str | None = None
-    scale: float | None = None
-    unconstrained: bool | None = None
+    default: Any = REQUIRED
+    kind: str = "any"
+    means: tuple[str, ...] = ()
+    choices: Mapping[Any, Any] = field(default_factory=dict)
+    only: tuple[Any, ...] = ()
+    why: str = ""
+    none: Any = None
+    added: bool = False
 
-    def __post_init__(self) -> None:
-        if self.optimizer not in OPTIMIZERS:
-            raise RecipeError(
-                f"{self.optimizer!r} is not one of {', '.join(OPTIMIZERS)}{nearest(str(self.optimizer), OPTIMIZERS)}"
-            )
-        homes = libraries(self.optimizer)
-        if self.library and self.library not in homes:
-            raise RecipeError(f"{self.optimizer} is known from {', '.join(homes)}, not from {self.library!r}")
-        object.__setattr__(self, "library", self.library or homes[0])
-        signature = {"lr": self.lr, **SIGNATURES[self.library, self.optimizer]}
-        for knob, (words, valid) in (_KNOBS | _OVERRIDES.get(self.library, {})).items():
-            value = getattr(self, knob)
-            if value is None and knob != "lr":
-                object.__setattr__(self, knob, signature.get(knob))
-                continue
-            if knob not in signature:
-                raise RecipeError(f"{self.label} has no {knob}; it has {', '.join(signature)}")
-            if not valid(value):
-                raise RecipeError(f"{self.label}: {knob} must be {words}, got {value!r}")
-        if self.betas is not None:
-            object.__setattr__(self, "betas", tuple(self.betas))
+    def check(self, value: Any, where: str) -> Any:
+        """`value`, a list as a tuple. RecipeError if it is not valid, or has no image."""
+        value = tuple(value) if isinstance(value, list) else value
+        if value is None and self.none is not None:
+            return None
+        if self.choices:
+            words, valid = f"one of {', '.join(map(str, self.choices))}", _among(value, self.choices)
+        else:
+            words, test = KINDS[self.kind]
+            valid = test(value)
+        if not valid:
+            raise RecipeError(f"{where} must be {words}, got {value!r}")
+        if self.only and not _among(value, self.only):
+            raise RecipeError(f"{where} = {value!r} has no image: {self.why}")
+        return value
+
+    def stated(self, value: Any) -> Fields:
+        """The fields that a value states."""
+        if not self.means:
+            return {}
+        value = self.choices[value] if self.choices else self.none if value is None else value
+        return {self.means[0]: value} if len(self.means) == 1 else dict(zip(self.means, value, strict=True))
+
+    def value(self, fields: Fields) -> Any:
+        """The inverse of `stated`: the value that states these fields; where they are free, the default.
+
+        Raises: KeyError if there is none.
+        """
+        wanted = tuple(fields[name] for name in self.means)
+        if not wanted or None in wanted:
+            return self.default if not self.only or _among(self.default, self.only) else self.only[0]
+        if self.none is not None and wanted == (self.none,):
+            return None
+        if self.choices:
+            return next(value for value, stands in self.choices.items() if stands == wanted[0])
+        return wanted[0] if len(wanted) == 1 else wanted
+
+
+def _among(value: Any, values: Any) -> bool:
+    """Membership that tells True from 1, and that an unhashable value does not break."""
+    return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An optimizer of another library.
+
+    Attributes:
+        name: as commands and files write it.
+        path: where the library has it.
+        family: the rows that do the same, and the maps.
+        knobs: its arguments, in the order of its signature.
+        fixed: fields of the family that it has no knob for, where they are not neutral.
+        layout: what it remembers, if states of it can be taken over.
+        refused: fields -> why these have no image, or nothing.
+        inexact: fields -> what an action does otherwise, in words.
+    """
+
+    name: str
+    path: str
+    family: Family
+    knobs: Mapping[str, Knob]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    layout: Layout | None = None
+    refused: Callable[[Fields], str] = lambda fields: ""
+    inexact: Callable[[Fields], tuple[str, ...]] = lambda fields: ()
 
     @property
-    def label(self) -> str:
-        """The optimizer and its library, for messages."""
-        return f"{self.optimizer} of {self.library}"
+    def library(self) -> str:
+        """What `to_knobs` accepts for all optimizers of one library."""
+        root = self.path.partition(".")[0]
+        return root if self.name.startswith(f"{root}-") else self.name
+
+    @property
+    def signature(self) -> str:
+        """The knobs and their defaults, in words."""
+        return ", ".join(
+            name if knob.default is REQUIRED else f"{name}={knob.default!r}" for name, knob in self.knobs.items()
+        )
+
+
+@dataclass(frozen=True, init=False)
+class Knobs:
+    """The knobs of a source, all of them: what is not stated has the default of the library.
+
+    Raises:
+        RecipeError: a knob that it does not have, one that it needs, a bad value, one without image.
+    """
+
+    source: Source
+    values: Mapping[str, Any]
+
+    def __init__(self, source: Source, **stated: Any) -> None:
+        for name in stated:
+            if name not in source.knobs:
+                hint = nearest(name, source.knobs)
+                raise RecipeError(f"{source.name} has no {name}{hint}; it has {source.signature}")
+        values = {}
+        for name, knob in source.knobs.items():
+            value = stated.get(name, knob.default)
+            if value is REQUIRED:
+                raise RecipeError(f"{source.name} needs {name}; it has {source.signature}")
+            values[name] = knob.check(value, f"{source.name}: {name}")
+        object.__setattr__(self, "source", source)
+        object.__setattr__(self, "values", MappingProxyType(values))
+
+    @property
+    def fields(self) -> Fields:
+        """What the family reads."""
+        found: Fields = {**self.source.family.neutral, **self.source.fixed}
+        for name, knob in self.source.knobs.items():
+            found |= knob.stated(self.values[name])
+        return found
+
+    @classmethod
+    def stating(cls, source: Source, fields: Fields, where: str) -> Knobs:
+        """The knobs of `source` that state `fields`; of None any value will do.
+
+        Raises:
+            RecipeError: it has no knob for a field that needs another value than it has without.
+        """
+        named = {field for knob in source.knobs.values() for field in knob.means}
+        without = {**source.family.neutral, **source.fixed}
+        for name, value in fields.items():
+            if name not in named and value is not None and value != without[name]:
+                raise RecipeError(f"{where}: {source.name} has {name} = {without[name]!r} only, not {value!r}")
+        values = {}
+        for name, knob in source.knobs.items():
+            try:
+                values[name] = knob.value(fields)
+            except StopIteration as error:
+                wanted = fields[knob.means[0]]
+                raise RecipeError(f"{where}: {name} of {source.name} has no choice for {wanted!r}") from error
+        try:
+            return cls(source, **values)
+        except RecipeError as error:
+            raise RecipeError(f"{where}: {error}") from error
+
+    def changed(self) -> dict[str, Any]:
+        """The knobs that are not at their defaults."""
+        return {name: value for name, value in self.values.items() if value != self.source.knobs[name].default}
 
     def to_dict(self) -> dict[str, Any]:
-        """The knobs that this optimizer has."""
-        stated = dataclasses.asdict(self)
-        return {key: value for key, value in stated.items() if value is not None}
-
-
-def libraries(optimizer: str) -> tuple[str, ...]:
-    """The libraries whose `optimizer` is known here."""
-    return tuple(library for library, name in SIGNATURES if name == optimizer)
+        """The source and its knobs; in a file of knobs that is a group."""
+        return {"from": self.source.name, **self.changed()}
