@@ -1,0 +1,81 @@
+"""All of it: cases carried out, the record kept as it grows, tables, pictures and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from dualopt.errors import RecipeError
+
+from .cases import CASES, Case
+from .page import page
+from .picture import pictures
+from .record import Record
+from .surroundings import described
+from .tables import goals, of, scaling
+from .terminal import progress, show
+from .turns import carried_out, processes, usual_jobs
+
+
+def chosen(only: Sequence[str], runs: int | None = None, rounds: int | None = None) -> list[Case]:
+    """The cases whose names match a glob of `only`, all for none, with other numbers of runs and rounds if stated.
+
+    Raises: RecipeError if a glob matches nothing.
+    """
+    globs = list(only) or ["*"]
+    for glob in globs:
+        if not any(fnmatchcase(name, glob) for name in CASES):
+            raise RecipeError(f"no case is called {glob!r}; there are {', '.join(CASES)}")
+    found = [case for name, case in CASES.items() if any(fnmatchcase(name, glob) for glob in globs)]
+    return [_with(case, runs, rounds) for case in found]
+
+
+def _with(case: Case, runs: int | None, rounds: int | None) -> Case:
+    turns = case.turns
+    turns = replace(turns, runs=turns.runs if runs is None else runs)
+    if rounds is not None and turns.rounds:
+        turns = replace(turns, rounds=rounds)
+    return replace(case, turns=turns)
+
+
+def measured(
+    cases: Sequence[Case],
+    *,
+    checkout: Path,
+    python: str,
+    kept: Path,
+    jobs: int | None = None,
+    quiet: bool = False,
+) -> Record:
+    """The record of these cases, written to `kept` after each of them."""
+    record = Record(described(checkout, python))
+    with progress(len(cases), quiet=quiet) as tick, processes(checkout, python) as opened:
+        for i, case in enumerate(cases):
+            tick(i, case.name)
+            side = carried_out(
+                case, opened, jobs or usual_jobs(), lambda note, i=i, case=case: tick(i, f"{case.name}, {note}")
+            )
+            record.cases.append(side)
+            record.save(kept)
+            if not quiet and side.kind != "polar":
+                show(of(side))
+    return record
+
+
+def shown(record: Record) -> None:
+    """What concerns several cases, and the wide tables, at the end."""
+    for table in (scaling(record), goals(record)):
+        if table is not None:
+            show(table)
+
+
+def written(record: Record, where: Path) -> list[Path]:
+    """The page `where`, and in a directory of its name the pictures and a brief record."""
+    beside = where.with_suffix("")
+    drawn = pictures(record, beside)
+    brief = beside / "record.json"
+    record.brief().save(brief)
+    where.write_text(page(record, drawn, where.parent), encoding="utf-8")
+    return [where, *drawn, brief]
