@@ -10,22 +10,24 @@ from .rules import ROW
 from .subject import Task
 from .workloads import WORKLOADS, Workload
 
-F32, BF16 = "float32", "bfloat16"
+F32, BF16, FASTEST = "float32", "bfloat16", "fastest"
 
 
 @dataclass(frozen=True)
 class Turns:
     """How often. A turn is one untimed step and at least `least` timed ones, more until `seconds` have passed or there
-    are `most`. In a round every peer has a turn; a run is `rounds` rounds after everything has been built anew."""
+    are `most`. In a round every peer has a turn; a run is `rounds` rounds after everything has been built anew. Where
+    all that would take longer than `budget` seconds there are fewer, see `turns.affordable`."""
 
     runs: int = 3
     rounds: int = 3
     least: int = 2
     most: int = 50
     seconds: float = 0.06
+    budget: float = 25.0
 
 
-SLOW = Turns(rounds=2, least=1)  # for steps that take a second
+SLOW = Turns(least=1)  # for steps that take a second
 
 
 @dataclass(frozen=True)
@@ -139,15 +141,15 @@ _ROWS = tuple(
 
 BFLOAT16_WAY = {"polar": "five", "polar_form": "gram", "polar_work": "bfloat16"}
 OURS_BFLOAT16 = PEERS["dualopt"].called("dualopt bfloat16", group=BFLOAT16_WAY)
-_MUON = ("dualopt", OURS_BFLOAT16, "torch Muon", "pytorch-optimizer", "emerging-optimizers")
+_MUON = ("dualopt", OURS_BFLOAT16, "torch Muon", "pytorch-optimizer", "emerging-optimizers", "optax")
 _SPECTRAL = (
-    _case("muon mats30", "muon", "mats30", (*_MUON, "heavyball", products(BF16)), "torch Muon", turns=SLOW),
-    _case("muon mats768", "muon", "mats768", (*_MUON, products(BF16)), "torch Muon", turns=SLOW),
+    _case("muon mats30", "muon", "mats30", (*_MUON, "heavyball", products(FASTEST)), "torch Muon", turns=SLOW),
+    _case("muon mats768", "muon", "mats768", (*_MUON, products(FASTEST)), "torch Muon", turns=SLOW),
     _case(
         "muon mats128",
         "muon",
         "mats128",
-        (*_MUON, "heavyball", "gram-newton-schulz", "mlx compiled", products(BF16)),
+        (*_MUON, "heavyball", "gram-newton-schulz", "mlx compiled", products(FASTEST)),
         "torch Muon",
         turns=SLOW,
     ),
@@ -166,7 +168,7 @@ _WAYS = (
     polar("torch eigh, float64", "gram_eigh", "torch", "torch"),
     polar("pytorch-optimizer", "pytorch_optimizer", "pytorch-optimizer", "pytorch-optimizer"),
     polar("emerging-optimizers", "emerging", "emerging-optimizers", "emerging-optimizers"),
-    products(BF16),
+    products(FASTEST),
 )
 _POLAR = tuple(
     _case(f"polar {shape}", "polar", shape, _WAYS, kind="polar", turns=Turns(rounds=3, least=1))
@@ -217,15 +219,17 @@ _START = (
         "adamw",
         "gpt30",
         ("dualopt", "torch fused", "torch foreach", "dualopt (MLX) compiled", "mlx compiled"),
+        "torch fused",
         kind="start",
         cold=True,
         turns=Turns(runs=3, rounds=0),
     ),
-    _case(
+    Case(
         "imports",
         "import",
-        "tiny300",
-        ("import numpy", "import dualopt", "import torch", "import torch.optim and dualopt_torch"),
+        Workload("modules", {}, "each in a process of its own that has imported nothing"),
+        tuple(PEERS[f"import {name}"] for name in ("numpy", "dualopt", "torch", "dualopt_torch")),
+        "import numpy",
         kind="start",
         cold=True,
         turns=Turns(runs=3, rounds=0),

@@ -23,7 +23,8 @@ what the first step added and what the reference's did.
 
 *stream* is one compiled pass over as many contiguous arrays as the step reads and writes, in place: what memory allows.
 *products* are the matrix products of five steps of Newton-Schulz, in the form that needs fewest at each shape, in one
-batch per shape and in bfloat16 unless something else is said: what the matrix units allow.
+batch per shape, in bfloat16 where the processor multiplies it and else in float32: what the matrix units allow. On a
+processor without such instructions libraries that multiply in bfloat16 all the same are timed on small matrices only.
 """
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from .ratios import digits, ratio
 from .record import OK, Measured, Record, Side
-from .tables import ours
+from .tables import ordered, ours
 
 COLOURS = {
     "dualopt": "#d1571c", "floor": "#555555", "torch": "#1f5fa8", "mlx": "#2f8f4e", "heavyball": "#7a4fa3",
     "pytorch-optimizer": "#8a6d1f", "torch-optimi": "#c2498f", "schedulefree": "#3f9aa8", "optax": "#6a8f1f",
-    "emerging-optimizers": "#a33f3f", "gram-newton-schulz": "#4a4a9a",
+    "emerging-optimizers": "#000000", "gram-newton-schulz": "#4a4a9a",
 }  # fmt: skip
 COMPARED = (
     "adamw gpt30", "adamw flat16", "adamw gpt30 bfloat16", "lion gpt30", "sgdm gpt30", "muon mats30", "muon mats768",
@@ -50,28 +50,25 @@ def _tidy(axis: Any) -> None:
 
 
 def _plain(axis: Any) -> None:
-    """Ticks as 0.5, 1, 20 and not as powers of ten."""
+    """Ticks as 0.5, 1, 20 and not as powers of ten; over many decades those alone."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5) if high < 300 * low else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
-def _timed(side: Side) -> list[Measured]:
-    return sorted((p for p in side.peers if p.status == OK and p.turns), key=lambda p: median(p.turns))
-
-
 def _peers(record: Record) -> Any:
     """For each case a line of points: time of a peer over the floor's."""
-    sides = [side for name in COMPARED if (side := record.case(name)) and side.floor and len(_timed(side)) > 1]
+    sides = [side for name in COMPARED if (side := record.case(name)) and side.floor and len(ordered(side)) > 1]
     if not sides:
         return None
-    heights = [len(_timed(side)) for side in sides]
+    heights = [len(ordered(side)) for side in sides]
     figure = _figure(9, 0.22 * sum(heights) + 0.55 * len(sides) + 0.5)
     axes = figure.subplots(len(sides), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axis, side in zip(axes, sides, strict=True):
-        found = _timed(side)
+        found = ordered(side)
         for i, peer in enumerate(found):
             spread = ratio(peer, side.floor)
             assert spread is not None
@@ -96,7 +93,7 @@ def _peers(record: Record) -> Any:
 
 def _scaling(record: Record) -> Any:
     """Time of a step, and of the first one, against the number of parameters."""
-    sides = [side for side in record.cases if side.name.startswith("scale ") and ours(side) and _timed(side)]
+    sides = [side for side in record.cases if side.name.startswith("scale ") and ours(side) and ordered(side)]
     if len(sides) < 2:
         return None
     names = list(dict.fromkeys(peer.name for side in sides for peer in side.peers))
@@ -122,12 +119,10 @@ def _scaling(record: Record) -> Any:
         axis.set_yscale("log")
         axis.set_xlabel("parameters")
         axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g} M")
-        axis.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
+        _plain(axis.yaxis)
         _tidy(axis)
-    left.set_title("a step, in units of the stream at the smallest size", fontsize=9, loc="left")
-    right.set_title(
-        "the first step with what is compiled, in units of torch fused's at the smallest", fontsize=9, loc="left"
-    )
+    left.set_title("a step, over the stream at the smallest size", fontsize=9, loc="left")
+    right.set_title("the first step, over torch fused's at the smallest size", fontsize=9, loc="left")
     left.legend(frameon=False, fontsize=8)
     return figure
 

@@ -11,6 +11,7 @@ from .goals import BEST, EVERY, FACT, MEAN, SECONDS, Goal
 from .record import OK, Measured, Record, Side
 
 POLAR = ("polar wide", "polar square")  # cases whose facts are the errors of ways to the polar factor
+BFLOAT16 = ("torch", "pytorch-optimizer", "emerging-optimizers", "heavyball")  # families whose Muon multiplies in it
 STRETCH, REACHED, MISSED, UNKNOWN = "beyond", "reached", "missed", "not measured"
 
 
@@ -52,6 +53,14 @@ def phase(peer: Measured | None, key: str) -> Spread | None:
     return Spread.of([built[key] for built in peer.phases])
 
 
+def relative(peer: Measured, key: str, unit: Measured | None, unit_key: str) -> Spread | None:
+    """Seconds of a phase over those of a phase of another peer, build by build."""
+    if unit is None or unit.status != OK or peer.status != OK:
+        return None
+    found = [a[key] / b[unit_key] for a, b in zip(peer.phases, unit.phases, strict=False)]
+    return Spread.of(found) if found else None
+
+
 def best(side: Side) -> Measured | None:
     """The fastest peer that is neither dualopt nor a floor."""
     others = [p for p in side.peers if p.family not in ("dualopt", "floor") and p.status == OK and p.turns]
@@ -89,10 +98,19 @@ def judged(goal: Goal, record: Record) -> Verdict:
     value = _value(goal, own, peer)
     if value is None:
         return Verdict(goal, name, None, UNKNOWN, note=_why(goal, own, peer))
+    if _emulated(side, peer):
+        return Verdict(goal, name, value, UNKNOWN, note="it multiplies in bfloat16, which this processor only emulates")
     word = STRETCH if value.middle <= goal.stretch else REACHED if value.middle <= goal.goal else MISSED
     within, note = _accuracy(goal, record)
     word = word if within else MISSED
     return Verdict(goal, name, value, word, value.low < goal.goal < value.high, note)
+
+
+def _emulated(side: Side, peer: Measured | None) -> bool:
+    """Is the peer slow for the reason alone that the processor has no instructions for the type that it works in?"""
+    floor = side.floor
+    chosen = peer is not None and peer.family in BFLOAT16 and side.rule == "muon"
+    return chosen and floor is not None and floor.facts.get("work") == "float32"
 
 
 def _value(goal: Goal, own: Measured | None, peer: Measured | None) -> Spread | None:

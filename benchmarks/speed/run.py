@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,8 +19,8 @@ from .terminal import progress, show
 from .turns import carried_out, processes, usual_jobs
 
 
-def chosen(only: Sequence[str], runs: int | None = None, rounds: int | None = None) -> list[Case]:
-    """The cases whose names match a glob of `only`, all for none, with other numbers of runs and rounds if stated.
+def chosen(only: Sequence[str], **other: float | None) -> list[Case]:
+    """The cases whose names match a glob of `only`, all for none. `other`: fields of `Turns`; None leaves one as it is.
 
     Raises: RecipeError if a glob matches nothing.
     """
@@ -29,15 +29,13 @@ def chosen(only: Sequence[str], runs: int | None = None, rounds: int | None = No
         if not any(fnmatchcase(name, glob) for name in CASES):
             raise RecipeError(f"no case is called {glob!r}; there are {', '.join(CASES)}")
     found = [case for name, case in CASES.items() if any(fnmatchcase(name, glob) for glob in globs)]
-    return [_with(case, runs, rounds) for case in found]
+    return [_with(case, {key: value for key, value in other.items() if value is not None}) for case in found]
 
 
-def _with(case: Case, runs: int | None, rounds: int | None) -> Case:
-    turns = case.turns
-    turns = replace(turns, runs=turns.runs if runs is None else runs)
-    if rounds is not None and turns.rounds:
-        turns = replace(turns, rounds=rounds)
-    return replace(case, turns=turns)
+def _with(case: Case, stated: Mapping[str, float]) -> Case:
+    if not case.turns.rounds:  # nothing to time but the start
+        stated = {key: value for key, value in stated.items() if key != "rounds"}
+    return replace(case, turns=replace(case.turns, **stated))
 
 
 def measured(

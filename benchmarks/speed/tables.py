@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from .goals import FACT, GOALS, SECONDS
-from .ratios import MISSED, REACHED, STRETCH, UNKNOWN, Spread, Verdict, digits, judged, phase, ratio
+from .ratios import MISSED, REACHED, STRETCH, UNKNOWN, Spread, Verdict, digits, judged, phase, ratio, relative
 from .record import OK, Measured, Record, Side
 
 NONE = "–"
@@ -80,6 +80,14 @@ def _present(side: Side) -> Iterator[Measured]:
     yield from (peer for peer in side.peers if peer.status == OK)
 
 
+def ordered(side: Side) -> list[Measured]:
+    """The peers with turns, the fastest first, by what is shown: ratios within rounds."""
+    found = [peer for peer in _present(side) if peer.turns]
+    base = side.floor or (found[0] if found else None)
+    times = {peer.name: ratio(peer, base) for peer in found}
+    return sorted(found, key=lambda p: spread.middle if (spread := times[p.name]) else 0.0)
+
+
 def _missing(side: Side) -> tuple[str, ...]:
     """One sentence for each peer that has no numbers."""
     words = {"absent": "does not run here", "failed": "failed", "died": "died"}
@@ -91,7 +99,7 @@ def _steps(side: Side) -> Table:
     first, floor = ours(side), side.floor
     name = "dualopt" if first is None else first.name
     columns = ("", f"{name} / it", f"it / {floor.name}" if floor else "", "same first step")
-    found = sorted((peer for peer in _present(side) if peer.turns), key=lambda p: median(p.turns))
+    found = ordered(side)
     rows = []
     for peer in found:
         mine = _cell(ratio(first, peer)) if peer is not first else "1"
@@ -120,7 +128,7 @@ def _polar(side: Side) -> Table:
     spectra = next((tuple(p.facts) for p in _present(side) if p.facts), ())
     columns = ("max |σ − 1|, relative error", f"it / {against}", f"it / {floor.name if floor else ''}", *spectra)
     rows = []
-    for peer in sorted(_present(side), key=lambda p: median(p.turns)):
+    for peer in ordered(side):
         errors = [" ".join(f"{e:.2g}" for e in peer.facts[s]) if peer.facts else "" for s in spectra]
         times = (_cell(ratio(peer, other)) if peer is not other else "1" for other in (base, floor))
         rows.append((_label(peer), *times, *errors))
@@ -128,11 +136,13 @@ def _polar(side: Side) -> Table:
 
 
 def _start(side: Side) -> Table:
-    """Seconds: the one table of those, since a goal is in seconds."""
-    columns = ("seconds", "import", "build", "first step", "second step")
-    rows = [
-        (_label(p), *(_cell(phase(p, key)) for key in ("import", "build", "first", "second"))) for p in _present(side)
-    ]
+    """Phases in units of an import: of what the reference builds, if that is a module, else of what it needs."""
+    unit = side.peer(side.reference)
+    modules = side.rule == "import"
+    key, keys = ("build", ("build",)) if modules else ("import", ("import", "build", "first", "second"))
+    names = {"import": "import", "build": "build", "first": "first step", "second": "second step"}
+    columns = ("", f"it / {side.reference}") if modules else ("", *(f"{names[k]} / import of torch" for k in keys))
+    rows = [(_label(p), *(_cell(relative(p, k, unit, key)) for k in keys)) for p in _present(side)]
     return Table(heading(side), columns, rows, _missing(side))
 
 

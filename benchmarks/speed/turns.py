@@ -8,17 +8,17 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from .cases import Case
+from .cases import Case, Turns
 from .link import GoneError, Link, RefusedError
 from .peers import Peer
 from .record import DIED, OK, Measured, Side
 from .surroundings import available, load, variables
 
-BUILD, ANSWER = 300.0, 180.0  # seconds that a worker has
+BUILD, ANSWER = 150.0, 180.0  # seconds that a worker has
 
 Tell = Callable[[str], None]
 
@@ -83,6 +83,18 @@ def order(number: int, turn: int) -> list[int]:
     return forward[::-1] if turn % 2 else forward
 
 
+def affordable(turns: Turns, peers: Sequence[Measured]) -> Turns:
+    """As many runs and rounds as the budget has time for, and one at least. Runs are given up last: three of one round
+    say more than one of three."""
+    steps = [peer.phases[-1]["second"] for peer in peers if peer.status == OK]
+    again = 2 * sum(steps)
+    once = sum(max((turns.least + 1) * step, turns.seconds) for step in steps)
+    runs, rounds = turns.runs, turns.rounds
+    while (runs, rounds) > (1, 1) and (runs - 1) * again + runs * rounds * once > turns.budget:
+        runs, rounds = (runs, rounds - 1) if rounds > 1 else (runs - 1, rounds)
+    return replace(turns, runs=runs, rounds=rounds)
+
+
 def carried_out(case: Case, opened: Open, jobs: int, tell: Tell) -> Side:
     """All peers of a case. What one cannot do is in its place in the result, and stops no other."""
     side = Side(
@@ -98,15 +110,17 @@ def carried_out(case: Case, opened: Open, jobs: int, tell: Tell) -> Side:
             place.measured.stopped("absent", f"needs about {case.bytes / 2**30:.0f} GiB of memory, more than there is")
         return side
     try:
+        _build(case, places, opened, jobs, tell, again=False)
+        case = replace(case, turns=affordable(case.turns, [p.measured for p in places]))
         for run in range(case.turns.runs):
-            _build(case, places, opened, jobs, tell, again=run > 0 and not case.cold)
+            if run:
+                _build(case, places, opened, jobs, tell, again=not case.cold)
             _rounds(case, places, run, tell)
-            if run + 1 == case.turns.runs:
-                _facts(places, tell)
+        _facts(places, tell)
     finally:
         for place in places:
             place.close()
-    _compare(places, case.reference)
+    side.reference = _compare(places, case.reference)
     side.seconds = round(time.monotonic() - begun, 1)
     return side
 
@@ -156,12 +170,15 @@ def _facts(places: Sequence[Place], tell: Tell) -> None:
             place.measured.facts = answer["facts"]
 
 
-def _compare(places: Sequence[Place], reference: str) -> None:
-    """Cosines between first steps: whether peers do the same."""
-    base = next((place.moved for place in places if place.peer.name == reference), [])
+def _compare(places: Sequence[Place], reference: str) -> str:
+    """Cosines between first steps, whether peers do the same: with that of the reference, or if that is not there with
+    that of the first who is. Returns: with whose."""
+    there = {place.peer.name: place.moved for place in places if place.moved and place.measured.status == OK}
+    name = reference if reference in there else next(iter(there), reference)
     for place in places:
-        if base and len(place.moved) == len(base):
-            place.measured.cosine = cosine(base, place.moved)
+        if reference and name in there and len(place.moved) == len(there[name]) and place.measured.status == OK:
+            place.measured.cosine = cosine(there[name], place.moved)
+    return name if reference else ""
 
 
 def cosine(a: Sequence[float], b: Sequence[float]) -> float:

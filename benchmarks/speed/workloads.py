@@ -78,7 +78,7 @@ _ALL = (
     Workload("scale30", _GPT30, "a GPT of width 384 and 12 layers"),
     Workload("scale100", gpt(768, 18_432, 1024), "a GPT of width 768 and 12 layers"),
     Workload("scale300", gpt(1344, 28_672, 1024), "a GPT of width 1344 and 12 layers"),
-    Workload("wide", alike(2, 512, 2048), "matrices of four times as many columns as rows"),
-    Workload("square", alike(4, 512, 512), "square matrices"),
+    Workload("wide", alike(2, 256, 1024), "matrices of four times as many columns as rows"),
+    Workload("square", alike(4, 256, 256), "square matrices"),
 )
 WORKLOADS: dict[str, Workload] = {workload.name: workload for workload in _ALL}

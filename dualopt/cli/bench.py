@@ -50,6 +50,10 @@ def bench(
     rounds: Annotated[
         int | None, typer.Option(min=1, help="Turns of each peer in a run. Default: 2 or 3.", show_default=False)
     ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(min=0, help="Seconds of turns for a case; slow ones have fewer. Default: 25.", show_default=False),
+    ] = None,
     jobs: Annotated[
         int | None,
         typer.Option(min=1, help="Peers that start at a time, untimed. Default: one per core.", show_default=False),
@@ -72,7 +76,7 @@ def bench(
         return
     kept = out / "record.json"
     if record is None:
-        cases = run.chosen(only or [], runs, rounds)
+        cases = run.chosen(only or [], runs=runs, rounds=rounds, budget=budget)
         found = run.measured(cases, checkout=CHECKOUT, python=python, kept=kept, jobs=jobs, quiet=as_json)
     else:
         found = run.Record.load(record)

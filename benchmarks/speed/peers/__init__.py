@@ -80,9 +80,7 @@ _ALL = (
     Peer("import numpy", "imports:make", "numpy", {"module": "numpy"}, "floor"),
     Peer("import dualopt", "imports:make", "dualopt-optim", {"module": "dualopt"}, "dualopt"),
     Peer("import torch", "imports:make", "torch", {"module": "torch"}, "torch"),
-    Peer(
-        "import torch.optim and dualopt_torch", "imports:make", "dualopt-optim", {"module": "dualopt_torch"}, "dualopt"
-    ),
+    Peer("import dualopt_torch", "imports:make", "dualopt-optim", {"module": "dualopt_torch"}, "dualopt"),
 )
 PEERS: dict[str, Peer] = {peer.name: peer for peer in _ALL}
 

@@ -17,7 +17,9 @@ from collections.abc import Callable
 import torch
 
 from ..subject import Subject, Task
+from .torch_arrays import multiplies_bfloat16
 
+FASTEST = "fastest"  # type of products: bfloat16 where the CPU multiplies it, else float32
 GRAM_FROM = 1.5
 STEPS = 5
 
@@ -40,7 +42,8 @@ def stream(task: Task) -> Subject:
 
 
 def products(task: Task) -> Subject:
-    dtype = getattr(torch, task.options["work"])
+    work = task.options["work"]
+    dtype = torch.bfloat16 if work == FASTEST and multiplies_bfloat16() else torch.float32
     alike: dict[tuple[int, int], int] = {}
     for shape in task.shapes.values():
         short, long = sorted(shape[-2:])
@@ -55,7 +58,7 @@ def products(task: Task) -> Subject:
 
         return step
 
-    return Subject(start, list, moves=False)
+    return Subject(start, list, facts=lambda: {"work": str(dtype).removeprefix("torch.")}, moves=False)
 
 
 def _iteration(k: int, m: int, n: int, dtype: torch.dtype) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:

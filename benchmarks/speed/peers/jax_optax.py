@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 
 from ..rules import RULES
 from ..subject import Subject, Task, UnavailableError
@@ -26,6 +27,8 @@ def transformation(rule: str) -> optax.GradientTransformation:
         return optax.lion(k["lr"], b1=b1, b2=b2, weight_decay=k["weight_decay"])
     if rule == "sgdm":
         return optax.sgd(k["lr"], momentum=k["momentum"])
+    if rule == "muon":
+        return optax.contrib.muon(k["lr"], beta=k["momentum"], weight_decay=k["weight_decay"])
     raise UnavailableError(f"optax is not timed for {rule}")
 
 

@@ -11,7 +11,7 @@ import torch
 
 from ..rules import RULES, knobs
 from ..subject import Subject, Task, UnavailableError
-from .torch_arrays import Held
+from .torch_arrays import Held, require_bfloat16
 
 Make = Callable[[list[torch.Tensor]], torch.optim.Optimizer]
 
@@ -19,6 +19,8 @@ Make = Callable[[list[torch.Tensor]], torch.optim.Optimizer]
 def _subject(task: Task, package: str, known: dict[str, Make]) -> Subject:
     if task.rule not in known:
         raise UnavailableError(f"{package} has no {task.rule}")
+    if task.rule == "muon":
+        require_bfloat16(task, package)
     held = Held(task, scratch=bool(task.options.get("scratch")))
     return held.subject(lambda: known[task.rule](held.parameters).step)
 
@@ -92,4 +94,4 @@ def emerging_(task: Task) -> Subject:
 def gram_newton_schulz_(task: Task) -> Subject:
     from gram_newton_schulz import Muon
 
-    return _subject(task, "gram-newton-schulz", {"muon": lambda p: Muon(p, **knobs("muon"))})
+    return _subject(task, "gram-newton-schulz", {"muon": lambda p: Muon(p, ns_use_kernels=False, **knobs("muon"))})

@@ -130,15 +130,15 @@ def emerging(task: Task) -> Subject:
 
 
 def gram_newton_schulz(task: Task) -> Subject:
-    """gram-newton-schulz at its defaults."""
+    """gram-newton-schulz at its defaults, but for the kernels, which are CUDA's."""
     from gram_newton_schulz import GramNewtonSchulz
 
-    run = GramNewtonSchulz()
+    run = GramNewtonSchulz(ns_use_kernels=False)
     return _subject(task, run)
 
 
 def pytorch_optimizer(task: Task) -> Subject:
     """pytorch-optimizer's Newton-Schulz at its defaults."""
-    from pytorch_optimizer.optimizer.muon import zero_power_via_newton_schulz_5
+    from pytorch_optimizer.optimizer.utils import zero_power_via_newton_schulz_5
 
     return _subject(task, lambda z: torch.stack([zero_power_via_newton_schulz_5(x) for x in z]))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..subject import Subject, Task
+from ..subject import Subject, Task, UnavailableError
 
 Numpy = np.ndarray[Any, Any]
+MOST_WITHOUT = 2e10  # operations of a step in bfloat16 that are waited for on a CPU that only emulates them
 
 
 class Held:
@@ -42,6 +44,18 @@ class Held:
 
     def subject(self, start: Callable[[], Callable[[], object]], **more: Any) -> Subject:
         return Subject(start, self.values, self.prepare, **more)
+
+
+def multiplies_bfloat16() -> bool:
+    """Has this CPU instructions for products in bfloat16? Without them torch takes far longer than in float32."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def require_bfloat16(task: Task, package: str) -> None:
+    """Raises: UnavailableError if a step that multiplies in bfloat16 would take minutes here."""
+    operations = sum(2 * min(s[-2:]) * math.prod(s) * 15 for s in task.shapes.values() if len(s) > 1)
+    if operations > MOST_WITHOUT and not multiplies_bfloat16():
+        raise UnavailableError(f"{package} multiplies in bfloat16, for which this CPU has no instructions")
 
 
 def looked_at(tensors: Iterable[torch.Tensor], sampled: int) -> list[Numpy]:

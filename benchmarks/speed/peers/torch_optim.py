@@ -6,7 +6,7 @@ import torch
 
 from ..rules import knobs
 from ..subject import Subject, Task, UnavailableError
-from .torch_arrays import Held
+from .torch_arrays import Held, require_bfloat16
 
 
 def optimizer(rule: str, parameters: list[torch.Tensor], **how: bool) -> torch.optim.Optimizer:
@@ -21,5 +21,7 @@ def optimizer(rule: str, parameters: list[torch.Tensor], **how: bool) -> torch.o
 
 
 def make(task: Task) -> Subject:
+    if task.rule == "muon":
+        require_bfloat16(task, "torch.optim.Muon")
     held = Held(task)
     return held.subject(lambda: optimizer(task.rule, held.parameters, **task.options).step)

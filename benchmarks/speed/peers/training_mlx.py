@@ -49,7 +49,7 @@ def make(task: Task) -> Subject:
             compiled = ours.compile(update)
             return lambda: mx.eval(compiled(*next(fed), count=tokens), model.parameters(), ours.state)
         if chosen == "none":
-            run = mx.compile(derived, inputs=model.state)
+            run = mx.compile(derived, inputs=model.state, outputs=model.state)  # which `derived` puts back
             return lambda: mx.eval(run(*next(fed)))
         made = optimizer(task.rule)
         made.init(model.trainable_parameters())
