@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from .ratios import digits, ratio
-from .record import OK, Measured, Record, Side
+from .record import OK, Record, Side
 from .tables import ordered, ours
 
 COLOURS = {
@@ -142,7 +142,7 @@ def _polar(record: Record) -> Any:
     handles: dict[str, Any] = {}
     for line, side in zip(axes, sides, strict=True):
         for axis, (spectrum, title) in zip(line, SPECTRA.items(), strict=True):
-            for i, peer in enumerate(p for p in side.peers if p.facts and p.status == OK):
+            for i, peer in enumerate(p for p in side.peers if spectrum in p.facts and p.status == OK):
                 spread = ratio(peer, side.floor)
                 if spread is None:
                     continue

@@ -99,17 +99,12 @@ def _steps(side: Side) -> Table:
     first, floor = ours(side), side.floor
     name = "dualopt" if first is None else first.name
     columns = ("", f"{name} / it", f"it / {floor.name}" if floor else "", "same first step")
-    found = ordered(side)
     rows = []
-    for peer in found:
+    for peer in ordered(side):
         mine = _cell(ratio(first, peer)) if peer is not first else "1"
         against = _cell(ratio(peer, floor)) if floor is not None and peer is not floor else "1" if floor else ""
         rows.append((_label(peer), mine, against, _same(side, peer)))
-    notes = _missing(side)
-    losses = [f"{p.name} {p.facts['loss']:.4f}" for p in found if "loss" in p.facts and p.family != "floor"]
-    if losses:
-        notes = (f"Losses at the end: {', '.join(losses)}.", *notes)
-    return Table(heading(side), columns, rows, notes)
+    return Table(heading(side), columns, rows, _missing(side))
 
 
 def _same(side: Side, peer: Measured) -> str:
@@ -125,11 +120,11 @@ def _polar(side: Side) -> Table:
     base = side.peer("torch Muon") or next((p for p in side.peers if p.family == "torch"), None)
     floor = side.floor
     against = base.name if base is not None else ""
-    spectra = next((tuple(p.facts) for p in _present(side) if p.facts), ())
+    spectra = next((tuple(p.facts) for p in _present(side) if p.family != "floor" and p.facts), ())
     columns = ("max |σ − 1|, relative error", f"it / {against}", f"it / {floor.name if floor else ''}", *spectra)
     rows = []
     for peer in ordered(side):
-        errors = [" ".join(f"{e:.2g}" for e in peer.facts[s]) if peer.facts else "" for s in spectra]
+        errors = [" ".join(f"{e:.2g}" for e in peer.facts.get(s, ())) for s in spectra]
         times = (_cell(ratio(peer, other)) if peer is not other else "1" for other in (base, floor))
         rows.append((_label(peer), *times, *errors))
     return Table(heading(side), columns, rows, _missing(side))
