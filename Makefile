@@ -28,9 +28,10 @@ lint: $(VENV)/dev
 rows: $(VENV)/dev
 	MLX_ENABLE_TF32=0 OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/rows.py --out docs/rows.md
 
-# Side by side with other optimizers: a quarter of an hour on two idle cores. ONLY='muon*' times a part, on the terminal.
+# Side by side with other optimizers: a quarter of an hour on two idle cores. ONLY='muon*' times a part
+# anew and leaves the rest of the page as it was.
 bench: $(PEERS)/made
-	$(BIN)/dualopt bench --python $(PEERS)/bin/python $(if $(ONLY),--only '$(ONLY)',--page docs/speed.md)
+	$(BIN)/dualopt bench --python $(PEERS)/bin/python --page docs/speed.md $(if $(ONLY),--add --only '$(ONLY)')
 
 # The peers in an environment of their own, which sees what .venv has. All that they need is listed, so nothing is
 # resolved, and none of them brings another torch.

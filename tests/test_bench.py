@@ -479,6 +479,19 @@ def test_a_record_survives_its_file(tmp_path: Path) -> None:
     assert all(len(turn) == 1 for c in brief.cases for p in c.peers for r in p.runs for turn in r)
 
 
+def test_a_part_is_measured_again() -> None:
+    here = {"processor": "x", "revision": "b"}
+    old = Record({**here, "revision": "a"}, [side("one", dualopt=[1.0]), side("two", dualopt=[1.0])])
+    new = Record(here, [side("two", dualopt=[2.0])])
+    found = new.beside(old)
+    assert [(case.name, case.peers[0].turns) for case in found.cases] == [("one", [1.0]), ("two", [2.0])]
+    assert found.surroundings["revision"] == "a, b"
+    assert Record(here, old.cases).beside(old).surroundings["revision"] == "b"
+    assert new.beside(None) == new
+    with pytest.raises(DataError, match="processor 'y'"):
+        new.beside(Record({"processor": "y"}))
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"format": 0}', '{"format": 1, "surroundings": {}, "cases": [{}]}'])
 def test_a_file_that_is_no_record(text: str, tmp_path: Path) -> None:
     path = tmp_path / "record.json"

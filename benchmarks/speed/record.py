@@ -12,6 +12,7 @@ from typing import Any
 from dualopt.errors import DataError
 
 FORMAT = 1
+MACHINE = ("processor", "cores", "system", "python", "settings")  # surroundings whose records belong together
 OK, ABSENT, FAILED, DIED = "ok", "absent", "failed", "died"
 
 Run = list[list[float]]  # the seconds of every timed step, by round
@@ -83,6 +84,22 @@ class Record:
 
     def case(self, name: str) -> Side | None:
         return next((case for case in self.cases if case.name == name), None)
+
+    def beside(self, before: Record | None) -> Record:
+        """This with the cases of an earlier record that it does not have; revisions of both are named.
+
+        Raises: DataError if that is of another machine.
+        """
+        if before is None:
+            return self
+        here, there = self.surroundings, before.surroundings
+        other = next((key for key in MACHINE if here.get(key) != there.get(key)), None)
+        if other is not None:
+            raise DataError(f"the earlier record is of {other} {there.get(other)!r}, this is {here.get(other)!r}")
+        names = {case.name for case in self.cases}
+        kept = [case for case in before.cases if case.name not in names]
+        revisions = [r for s in (there, here) if kept or s is here for r in str(s.get("revision") or "").split(", ")]
+        return Record({**here, "revision": ", ".join(dict.fromkeys(filter(None, revisions)))}, [*kept, *self.cases])
 
     def brief(self) -> Record:
         """The same with one number for each turn, its median."""

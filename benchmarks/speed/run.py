@@ -44,11 +44,13 @@ def measured(
     checkout: Path,
     python: str,
     kept: Path,
+    before: Record | None = None,
     jobs: int | None = None,
     quiet: bool = False,
 ) -> Record:
-    """The record of these cases, written to `kept` after each of them."""
-    record = Record(described(checkout, python))
+    """The record of these cases and of those of `before` that are not among them, written to `kept` after each."""
+    record, places = Record(described(checkout, python)), {name: i for i, name in enumerate(CASES)}
+    whole = record.beside(before)  # or an error, and nothing has been timed
     with progress(len(cases), quiet=quiet) as tick, processes(checkout, python) as opened:
         for i, case in enumerate(cases):
             tick(i, case.name)
@@ -56,10 +58,12 @@ def measured(
                 case, opened, jobs or usual_jobs(), lambda note, i=i, case=case: tick(i, f"{case.name}, {note}")
             )
             record.cases.append(side)
-            record.save(kept)
+            whole = record.beside(before)
+            whole.cases.sort(key=lambda side: places.get(side.name, len(places)))
+            whole.save(kept)
             if not quiet and side.kind != "polar":
                 show(of(side))
-    return record
+    return whole
 
 
 def shown(record: Record) -> None:

@@ -61,6 +61,7 @@ def bench(
     record: Annotated[
         Path | None, typer.Option(help="Show this record.json instead of measuring.", show_default=False)
     ] = None,
+    add: Annotated[bool, typer.Option("--add", help="Keep the other cases of the record in --out.")] = False,
     names: Annotated[bool, typer.Option("--list", help="List the cases and their peers.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -77,7 +78,10 @@ def bench(
     kept = out / "record.json"
     if record is None:
         cases = run.chosen(only or [], runs=runs, rounds=rounds, budget=budget)
-        found = run.measured(cases, checkout=CHECKOUT, python=python, kept=kept, jobs=jobs, quiet=as_json)
+        before = run.Record.load(kept) if add and kept.exists() else None
+        found = run.measured(
+            cases, checkout=CHECKOUT, python=python, kept=kept, before=before, jobs=jobs, quiet=as_json
+        )
     else:
         found = run.Record.load(record)
     made = [] if page is None else run.written(found, page)
