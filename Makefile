@@ -2,13 +2,14 @@
 # up to date whenever the dependencies change.
 PYTHON ?= python3
 VENV   := .venv
+PEERS  := .venv-bench
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Idle OpenMP threads that spin would slow every other process on a small machine.
 PYTEST := MLX_ENABLE_TF32=0 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 JOBS   ?= 2
 
-.PHONY: demo test test-long lint rows clean
+.PHONY: demo test test-long lint rows bench clean
 
 demo: $(VENV)/run
 	$(BIN)/dualopt demo --out runs/demo
@@ -27,6 +28,20 @@ lint: $(VENV)/dev
 rows: $(VENV)/dev
 	MLX_ENABLE_TF32=0 OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/rows.py --out docs/rows.md
 
+# Side by side with other optimizers: a quarter of an hour on two idle cores. ONLY='muon*' times a part
+# anew and leaves the rest of the page as it was.
+bench: $(PEERS)/made
+	$(BIN)/dualopt bench --python $(PEERS)/bin/python --page docs/speed.md $(if $(ONLY),--add --only '$(ONLY)')
+
+# The peers in an environment of their own, which sees what .venv has. All that they need is listed, so nothing is
+# resolved, and none of them brings another torch.
+$(PEERS)/made: $(VENV)/run benchmarks/requirements.txt
+	$(BIN)/python -m venv $(PEERS)
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > $$($(PEERS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/dualopt-run.pth
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements.txt
+	@touch $@
+
 # What the package needs, with both frameworks.
 $(VENV)/run: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -42,4 +57,4 @@ $(VENV)/dev: $(VENV)/run
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

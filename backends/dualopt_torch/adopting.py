@@ -11,7 +11,7 @@ from dualopt.convert import reading, source, states
 from dualopt.errors import CheckpointError
 from dualopt.plan import RUN
 
-from .execute import working
+from .kernels import working
 from .saving import Saving
 
 Group = Mapping[str, Any]

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import DualoptError, MissingFrameworkError
-from . import conversion, demo, inspection, listing, missing, prediction, replaying, training
+from . import bench, conversion, demo, inspection, listing, missing, prediction, replaying, training
 from .output import complain
 
 BAD_INPUT, MISSING = 2, 3  # exit statuses; 1 is a comparison that failed, 130 an interrupted run
@@ -48,6 +48,7 @@ app.command("predict")(prediction.command)
 app.command("convert")(conversion.convert)
 app.command("replay")(replaying.replay)
 app.command("list")(listing.catalogue)
+app.command("bench")(bench.bench)
 
 
 @app.command("conformance", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
