@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from dualopt import ENTRIES
 from dualopt.catalog import complete
+from dualopt.clock import Clock
 from dualopt.coordinates import COORDINATES
 from dualopt.errors import RecipeError
 from dualopt.namespace import Backend, load
+from dualopt.plan import Plan
 from dualopt.storage import rounded
 from dualopt_conformance import closed, experiments, pins, undecided
 from dualopt_conformance.bench import Bench
@@ -216,6 +220,19 @@ def test_what_is_proposed_depends_on_counts_alone(name: str) -> None:
         assert proposal == through[t].proposal
         assert planned.row == through[t].planned.row
     assert t == length
+
+
+@pytest.mark.parametrize("name", [c.id for c in EVERY.values() if c.situation.name == "usual"])
+def test_scalars_that_depend_on_the_shape_are_declared(name: str) -> None:
+    """A plan derives the scalars of parameters that have lived the same once, unless a part says `shaped`."""
+    case = EVERY[name]
+    action = Plan(case.recipe, dict(case.shapes)).groups[0].action
+    clock = Clock(0, 0).tick(700, 0.5, 0.5)
+    clock = replace(clock, sums=case.row.tally(action, clock))
+    shapes = (6, 4), (4, 6), (10, 30), (3, 6, 4)
+    for part in case.row.parts:
+        found = [part.scalars(action, clock, shape) for shape in shapes]
+        assert part.shaped or all(k == found[0] for k in found), type(part).__name__
 
 
 def test_the_start_is_the_rows_own() -> None:
