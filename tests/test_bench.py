@@ -132,8 +132,11 @@ def test_slow_cases_give_up_rounds_before_runs() -> None:
         return [Measured("p", "other", phases=[{"second": step}])]
 
     turns = Turns(runs=3, rounds=3, least=1, seconds=0.0, budget=10.0)
-    found = [affordable(turns, peers(step)) for step in (0.1, 0.6, 1.0, 1.2, 4.0, 100.0)]
-    assert [(t.runs, t.rounds) for t in found] == [(3, 3), (3, 2), (3, 1), (2, 1), (1, 1), (1, 1)]
+    # A round takes two steps, and so does each build after the first: 22, 16 and 10 steps, or 6 in one run.
+    found = [affordable(turns, peers(step)) for step in (0.1, 0.6, 1.0, 1.2, 6.0, 7.0)]
+    assert [(t.runs, t.rounds) for t in found] == [(3, 3), (3, 2), (3, 1), (1, 3), (1, 3), (1, 1)]
+    start = Turns(runs=3, rounds=0)
+    assert affordable(start, peers(100.0)) == start
     assert affordable(turns, [Measured("p", "other", status=DIED)]) == turns
 
 
@@ -155,7 +158,7 @@ def test_who_fails_is_reported_and_stops_nobody(when: str, error: Exception, sta
     assert side.peers[1].reason == str(error)
     assert [len(peer.turns) for peer in side.peers[::2]] == [6, 6]
     assert ratios.ratio(side.peers[0], side.peers[1]) is None
-    assert ratios.ratio(side.peers[0], side.peers[2]) == ratios.Spread(1.0, 1.0, 1.0)
+    assert ratios.ratio(side.peers[0], side.peers[2]) == ratios.Spread(1.0, 1.0, 1.0, 6)
     assert all(worker.closed for worker in workers)
     (note,) = tables.of(side).notes
     assert note.startswith("p1 ")
@@ -342,9 +345,9 @@ def side(name: str = "adamw gpt30", **seconds: list[float]) -> Side:
 def test_ratios_are_of_rounds() -> None:
     """A machine that slows both for a round changes no ratio."""
     found = side(dualopt=[1.0, 10.0, 2.0], torch=[2.0, 20.0, 4.0])
-    assert ratios.ratio(*found.peers) == ratios.Spread(0.5, 0.5, 0.5)
+    assert ratios.ratio(*found.peers) == ratios.Spread(0.5, 0.5, 0.5, 3)
     apart = side(dualopt=[1.0, 2.0, 3.0, 4.0, 5.0], torch=[1.0] * 5)
-    assert ratios.ratio(*apart.peers) == ratios.Spread(2.0, 3.0, 4.0)
+    assert ratios.ratio(*apart.peers) == ratios.Spread(2.0, 3.0, 4.0, 5)
 
 
 def test_a_turn_is_its_median() -> None:
@@ -361,15 +364,21 @@ def test_goals_are_judged_by_the_median(middle: float, word: str) -> None:
     assert not found.close
 
 
+def test_two_rounds_decide_nothing() -> None:
+    goal = Goal("adamw gpt30", "torch", 1.0, 0.95)
+    found = ratios.judged(goal, Record({}, [side(dualopt=[0.5] * 2, torch=[1.0] * 2)]))
+    assert (found.word, found.note) == (ratios.UNKNOWN, "2 of the 3 rounds that it takes")
+
+
 def test_a_goal_within_the_quartiles_is_said_to_be_close() -> None:
     goal = Goal("adamw gpt30", "torch", 1.0, 0.5)
     assert ratios.judged(goal, Record({}, [side(dualopt=[0.8, 0.9, 1.5], torch=[1.0] * 3)])).close
 
 
 def test_the_best_peer_is_neither_ours_nor_a_floor() -> None:
-    found = side(dualopt=[1.0], stream=[0.5], torch=[4.0], optax=[2.0])
+    found = side(dualopt=[1.0] * 3, stream=[0.5] * 3, torch=[4.0] * 3, optax=[2.0] * 3)
     verdict = ratios.judged(Goal("adamw gpt30", BEST, 1.0, 0.4), Record({}, [found]))
-    assert (verdict.peer, verdict.value) == ("optax", ratios.Spread(0.5, 0.5, 0.5))
+    assert (verdict.peer, verdict.value) == ("optax", ratios.Spread(0.5, 0.5, 0.5, 3))
 
 
 def test_goals_of_what_was_not_measured() -> None:
@@ -391,7 +400,7 @@ def polar_side(own: float, peer: float) -> Side:
 
 def test_speed_for_accuracy_reaches_no_goal() -> None:
     goal = next(g for g in GOALS if g.case == "muon mats30" and g.accurate == "on every spectrum")
-    fast = side("muon mats30", **{"dualopt": [0.1], "torch Muon": [1.0]})
+    fast = side("muon mats30", **{"dualopt": [0.1] * 3, "torch Muon": [1.0] * 3})
     for error, word in ((0.1, ratios.STRETCH), (0.3, ratios.MISSED)):
         sides = [replace(polar_side(error, 0.2), name=name) for name in ratios.POLAR]
         assert ratios.judged(goal, Record({}, [fast, *sides])).word == word
@@ -399,7 +408,7 @@ def test_speed_for_accuracy_reaches_no_goal() -> None:
 
 def test_a_peer_in_an_emulated_type_proves_nothing() -> None:
     goal = next(g for g in GOALS if g.case == "muon mats128")
-    found = side("muon mats128", **{"dualopt": [0.1], "torch Muon": [1.0], "stream": [0.05]})
+    found = side("muon mats128", **{"dualopt": [0.1] * 3, "torch Muon": [1.0] * 3, "stream": [0.05] * 3})
     found.rule, found.peers[1].family, found.peers[2].facts = "muon", "torch", {"work": "float32"}
     assert ratios.judged(goal, Record({}, [found])).word == ratios.UNKNOWN
     found.peers[2].facts = {"work": "bfloat16"}

@@ -12,11 +12,12 @@ HOW = """
 Every number is a ratio of times that were taken in turns, in one run on one machine: below 1 the first is faster.
 Seconds would belong to that machine and that hour; even there they drift by a quarter while others use its memory, and
 a ratio of neighbours by a tenth. So a difference below 10 % is no result, and numbers of different tables are not to be
-divided by each other. Given are the median and, in brackets, the quartiles over all rounds.
+divided by each other. Given are the median and, in brackets, the quartiles over all rounds; *once* is only a hint.
 
 Every peer has a process of its own with its thread pools. In a round each takes a turn, one step that is not timed and
-then timed ones, while the others wait; the order changes from round to round. After some rounds all of them build
-parameters and optimizers anew, at least three times. A step is what a user calls, from gradients that are there to
+then timed ones, while the others wait; the order changes from round to round. For each of three runs all of them build
+parameters and optimizers anew; a case whose steps are slow on this machine has fewer runs and rounds, which its heading
+says, and no goal is judged by fewer than three rounds. A step is what a user calls, from gradients that are there to
 parameters that have been updated, with all of the checks that a library makes. All libraries get the same parameters,
 gradients and knobs. That each parameter moved, and stayed finite, is checked; *same first step* is the cosine between
 what the first step added and what the reference's did.
@@ -31,7 +32,7 @@ processor without such instructions libraries that multiply in bfloat16 all the 
 def page(record: Record, pictures: Sequence[Path], beside: Path) -> str:
     """The page, with links to pictures as seen from the directory `beside`."""
     links = {path.stem: path.relative_to(beside).as_posix() for path in pictures}
-    lines = ["# Speed", "", f"Made by `make bench`: {_where(record)}.", *HOW.splitlines(), ""]
+    lines = ["# Speed", "", f"Made by `dualopt bench`: {_where(record)}.", *HOW.splitlines(), ""]
     lines += _section(goals(record), 2)
     if "peers" in links:
         lines += [f"![Time of each peer over the floor]({links['peers']})", ""]
@@ -65,9 +66,11 @@ def _where(record: Record) -> str:
                 versions[f"{peer.family} {peer.version}"] = None
     named = f" with {', '.join(versions)}" if versions else ""
     minutes = sum(side.seconds for side in record.cases) / 60
+    loads = [side.load for side in record.cases if side.load is not None]
+    beside = f", with up to {max(loads):.1f} processes that wanted to run" if loads else ""
     return (
         f"{s['processor']}, {s['cores']} cores, {s['system']}, Python {s['python']}{named}{revision}, {settings}; "
-        f"{minutes:.0f} minutes"
+        f"{minutes:.0f} minutes{beside}"
     )
 
 

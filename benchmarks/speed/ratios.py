@@ -7,31 +7,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-from .goals import BEST, EVERY, FACT, MEAN, SECONDS, Goal
+from .goals import BEST, EVERY, FACT, MEAN, SECONDS, TIME, Goal
 from .record import OK, Measured, Record, Side
 
 POLAR = ("polar wide", "polar square")  # cases whose facts are the errors of ways to the polar factor
+LEAST = 3  # rounds that decide a goal
 BFLOAT16 = ("torch", "pytorch-optimizer", "emerging-optimizers", "heavyball")  # families whose Muon multiplies in it
-STRETCH, REACHED, MISSED, UNKNOWN = "beyond", "reached", "missed", "not measured"
+STRETCH, REACHED, MISSED, UNKNOWN = "beyond", "reached", "missed", "undecided"
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A number that was measured several times: its median and quartiles."""
+    """A number that was measured `times` times: its median and quartiles."""
 
     low: float
     middle: float
     high: float
+    times: int = 1
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
         if len(values) == 1:
             return cls(values[0], values[0], values[0])
         low, _, high = quantiles(values, n=4, method="inclusive")
-        return cls(low, median(values), high)
+        return cls(low, median(values), high, len(values))
 
     def __str__(self) -> str:
-        return f"{digits(self.middle)} ({digits(self.low)} … {digits(self.high)})"
+        spread = f" ({digits(self.low)} … {digits(self.high)})" if self.times > 1 else ", once"
+        return digits(self.middle) + spread
 
 
 def digits(x: float) -> str:
@@ -98,9 +101,11 @@ def judged(goal: Goal, record: Record) -> Verdict:
     value = _value(goal, own, peer)
     if value is None:
         return Verdict(goal, name, None, UNKNOWN, note=_why(goal, own, peer))
+    if goal.of == TIME and value.times < LEAST:
+        return Verdict(goal, name, value, UNKNOWN, note=f"{value.times} of the {LEAST} rounds that it takes")
     if _emulated(side, peer):
         return Verdict(goal, name, value, UNKNOWN, note="it multiplies in bfloat16, which this processor only emulates")
-    word = STRETCH if value.middle <= goal.stretch else REACHED if value.middle <= goal.goal else MISSED
+    word = STRETCH if value.middle <= goal.stretch < goal.goal else REACHED if value.middle <= goal.goal else MISSED
     within, note = _accuracy(goal, record)
     word = word if within else MISSED
     return Verdict(goal, name, value, word, value.low < goal.goal < value.high, note)

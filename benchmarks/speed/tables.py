@@ -12,7 +12,7 @@ from .record import OK, Measured, Record, Side
 
 NONE = "–"
 SAME = 0.9  # a cosine below this: another rule than the reference's
-WORDS = {STRETCH: "beyond the goal", REACHED: "reached", MISSED: "missed", UNKNOWN: "not measured"}
+WORDS = {STRETCH: "beyond the goal", REACHED: "reached", MISSED: "missed", UNKNOWN: "undecided"}
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,17 @@ def of(side: Side) -> Table:
 
 
 def heading(side: Side) -> str:
+    """What a case is, and how often it was timed."""
     size = (
         f"{side.tensors} tensors, {millions(side.parameters)} parameters in {side.dtype}; " if side.parameters else ""
     )
-    return f"{side.name}: {size}{side.about}"
+    runs = next((peer.runs for peer in side.peers if peer.turns), [])
+    often = f"; {_number(len(runs), 'run')} of {_number(len(runs[0]), 'round')}" if runs else ""
+    return f"{side.name}: {size}{side.about}{often}"
+
+
+def _number(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def millions(n: int) -> str:

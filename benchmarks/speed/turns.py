@@ -19,6 +19,7 @@ from .record import DIED, OK, Measured, Side
 from .surroundings import available, load, variables
 
 BUILD, ANSWER = 150.0, 180.0  # seconds that a worker has
+FEWEST, PATIENCE = 3, 4
 
 Tell = Callable[[str], None]
 
@@ -84,15 +85,17 @@ def order(number: int, turn: int) -> list[int]:
 
 
 def affordable(turns: Turns, peers: Sequence[Measured]) -> Turns:
-    """As many runs and rounds as the budget has time for, and one at least. Runs are given up last: three of one round
-    say more than one of three."""
+    """As many rounds as the budget has time for; if not even one in each run, then `FEWEST` in one run, which saves
+    building; and one alone where those would take `PATIENCE` times the budget."""
     steps = [peer.phases[-1]["second"] for peer in peers if peer.status == OK]
-    again = 2 * sum(steps)
+    again = 2 * sum(steps) * (turns.runs - 1)
     once = sum(max((turns.least + 1) * step, turns.seconds) for step in steps)
-    runs, rounds = turns.runs, turns.rounds
-    while (runs, rounds) > (1, 1) and (runs - 1) * again + runs * rounds * once > turns.budget:
-        runs, rounds = (runs, rounds - 1) if rounds > 1 else (runs - 1, rounds)
-    return replace(turns, runs=runs, rounds=rounds)
+    for rounds in range(turns.rounds, 0, -1):
+        if again + turns.runs * rounds * once <= turns.budget:
+            return replace(turns, rounds=rounds)
+    few = min(FEWEST, turns.runs * turns.rounds)
+    few = few if few * once <= PATIENCE * turns.budget else min(few, 1)
+    return replace(turns, runs=1, rounds=few) if turns.rounds else turns
 
 
 def carried_out(case: Case, opened: Open, jobs: int, tell: Tell) -> Side:
