@@ -524,8 +524,8 @@ def perturbed(
     """What the bounds say of the exact tier with changed scalars."""
     out = []
     for m, limits in moments(case, updates):
-        k = {name: change(dict(values)) for name, values in m.proposal.scalars.items()}
-        other = replace(m, proposal=replace(m.proposal, scalars=k))
+        cohorts = tuple(replace(c, scalars=change(dict(c.scalars))) for c in m.proposal.cohorts)
+        other = replace(m, proposal=replace(m.proposal, cohorts=cohorts))
         out.append(failures(judged(m, limits, by_float32(other, EXACT))))
     return out
 

@@ -14,8 +14,7 @@ RULES: dict[str, dict[str, Any]] = {
     "sgdm": {"lr": 1e-2, "momentum": 0.9},
     "muon": {"lr": 0.02, "momentum": 0.95, "weight_decay": 0.1},
 }
-_LIBRARIES = {"adamw": "torch", "lion": "lion-pytorch", "sgdm": "torch", "muon": "torch"}
-_OPTIMIZERS = {"sgdm": "sgd"}
+_SOURCES = {"adamw": "torch-adamw", "lion": "lion-pytorch", "sgdm": "torch-sgd", "muon": "torch-muon"}
 ROW = "row:"  # a rule of dualopt's catalogue, at its defaults: "row:rmsprop"
 
 
@@ -28,7 +27,6 @@ def group(rule: str, per_update: int, **more: Any) -> Mapping[str, Any]:
     """The group of a recipe that does the same; `more` replaces and adds coordinates."""
     if rule.startswith(ROW):
         return {"optimizer": rule.removeprefix(ROW), **more}
-    from dualopt.convert import Coupled, to_action
+    from dualopt.convert import Knobs, source, to_action
 
-    coupled = Coupled(_OPTIMIZERS.get(rule, rule), library=_LIBRARIES[rule], **RULES[rule])
-    return to_action(coupled, per_update).to_dict() | more
+    return to_action(Knobs(source(_SOURCES[rule]), **RULES[rule]), per_update).to_dict() | more
