@@ -202,7 +202,7 @@ def _sloped(
     if not isinstance(life.noise.geometry, Identity):
         if slope is None or lost or life.mu != 1 or not (eta and entries):
             return None, None
-        found = equilibria.adam_l2(eta, penalty, 1 - life.c, entries, slope)
+        found = equilibria.adam_l2(eta, penalty, 1 - life.c, entries, entries * slope)
         return found.norm / math.sqrt(entries), found.angle
     if not lost:
         return None, None
