@@ -113,7 +113,7 @@ def transient(start: float, limit: float, a: float, updates: float) -> float:
 def adam_l2(eta: float, l2: float, entries: int, slope: float) -> float:
     """‖ω‖² in the steady state of Adam with a penalty λ, for a scale-invariant ω of `entries` entries.
 
-    The one positive root x of 4λ²x³ − Cη²λ²x² − Cη²g̃² = 0, where slope = g̃² is E(g‖ω‖)² per entry.
+    The one positive root x of 4λ²x³ − Cη²λ²x² − Cη²g̃² = 0, where slope = g̃² is E‖g‖²‖ω‖², of all entries of ω.
 
     Raises:
         RecipeError: not all arguments are positive.

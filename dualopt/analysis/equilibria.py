@@ -118,7 +118,7 @@ def step_ratio(mu: float, c: float, c_after: float, lost: float, lost_after: flo
 
 
 def sgdm(lr: float, decay: float, alpha: float, gradient: float, slope: float) -> Equilibrium:
-    """SGD with Polyak's α and λ in the gradient; gradient = E‖g‖², slope = E‖g̃‖² with g̃ = g‖ω‖."""
+    """SGD with Polyak's α and λ in the gradient; gradient = E‖g‖², slope = E‖g‖²‖ω‖²."""
     return Equilibrium(
         lr * math.sqrt(gradient / (1 - alpha**2)),
         math.sqrt(2 * lr * decay / (1 + alpha)),
@@ -142,7 +142,7 @@ def lion(lr: float, decay: float, beta1: float, beta2: float, entries: int) -> E
 
 
 def adam_l2(lr: float, l2: float, beta1: float, entries: int, slope: float) -> Equilibrium:
-    """Adam with λ in the gradient; slope = E(g‖ω‖)² per entry. Neurons with other slopes turn at other speeds."""
+    """Adam with λ in the gradient; slope = E‖g‖²‖ω‖². Neurons with other slopes turn at other speeds."""
     square = steady.adam_l2(lr, l2, entries, slope)
     penalty = (l2 * square) ** 2
     noise = slope / (slope + penalty)  # of g² + (λω)²; the rest of the update is the penalty's, and radial

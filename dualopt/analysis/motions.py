@@ -203,7 +203,7 @@ def _sloped(
         known = isinstance(life.noise.geometry, Rms) and life.mu == 1
         if slope is None or lost or not (known and eta and entries):
             return None, None
-        found = equilibria.adam_l2(eta, penalty, 1 - life.c, entries, slope)
+        found = equilibria.adam_l2(eta, penalty, 1 - life.c, entries, entries * slope)
         return found.norm / math.sqrt(entries), found.angle
     if not lost:
         return None, None
