@@ -25,7 +25,7 @@ import numpy as np
 
 from dualopt import Group, Recipe
 from dualopt.analysis import equilibria
-from dualopt.convert import Coupled, to_action
+from dualopt.convert import Knobs, source, to_action
 from dualopt.executor import executor
 from dualopt.plan import Plan
 
@@ -37,7 +37,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 SOURCE = "arXiv 2305.17212, figure 8"
 SAMPLES, INPUTS, NEURONS = 32, 128, 128
 UPDATES, LR, BETAS = 30_000, 1e-3, (0.9, 0.999)
-KNOBS = {"adamw": Coupled("adamw", LR, weight_decay=0.1), "adam": Coupled("adam", LR, weight_decay=1e-3)}
+DECAY = {"adamw": 0.1, "adam": 1e-3}
 TITLES = {"adamw": "AdamW", "adam": "Adam + penalty"}
 EPS = 1e-5  # of the batch norm
 KEPT = 100  # updates between two points of a curve
@@ -62,11 +62,11 @@ class Walked:
 
     def predicted(self) -> tuple[Array, Array]:
         """(norm, angle) of every neuron."""
-        knobs = KNOBS[self.optimizer]
+        decay = DECAY[self.optimizer]
         if self.optimizer == "adamw":
-            found = [equilibria.adamw(LR, knobs.weight_decay or 0.0, BETAS[0], INPUTS)] * NEURONS
+            found = [equilibria.adamw(LR, decay, BETAS[0], INPUTS)] * NEURONS
         else:
-            found = [equilibria.adam_l2(LR, knobs.weight_decay or 0.0, BETAS[0], INPUTS, s) for s in self.slope]
+            found = [equilibria.adam_l2(LR, decay, BETAS[0], INPUTS, s) for s in self.slope]
         return np.array([x.norm for x in found]), np.array([x.angle for x in found])
 
 
@@ -92,7 +92,8 @@ def gradients(rng: np.random.Generator, gains: str) -> Iterator[Any]:
 def walked(optimizer: str, gains: str, updates: int, seed: int) -> Walked:
     """Carry one run out."""
     rng = np.random.default_rng(seed)
-    group: Group = to_action(KNOBS[optimizer], 1)
+    knobs = Knobs(source(f"torch-{optimizer}"), lr=LR, betas=BETAS, weight_decay=DECAY[optimizer])
+    group: Group = to_action(knobs, 1)
     plan, execute = Plan(Recipe((group,)), {"w": (NEURONS, INPUTS)}, float64=True), executor(np)
     (planned,) = plan.groups
     w = rng.uniform(-1, 1, (NEURONS, INPUTS)) / np.sqrt(INPUTS)
@@ -215,7 +216,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=claims.OUT)
     asked = parser.parse_args()
-    runs = {(o, g): walked(o, g, asked.updates, asked.seed) for o in KNOBS for g in ("one", "normal")}
+    runs = {(o, g): walked(o, g, asked.updates, asked.seed) for o in DECAY for g in ("one", "normal")}
     asked.out.mkdir(parents=True, exist_ok=True)
     picture(runs, asked.out / "random_walk.png")
     said = (__doc__ or "").partition("\n\n    python")[0], (__doc__ or "").partition("[--seed N]\n\n")[2]
