@@ -21,6 +21,7 @@ from dualopt.recipe import Count, Group, Recipe  # noqa: E402
 from dualopt_conformance import inputs  # noqa: E402
 from dualopt_conformance.cases import EVERY  # noqa: E402
 from dualopt_torch.namespace import EXACT  # noqa: E402
+from dualopt_torch.route import Update  # noqa: E402
 from dualopt_torch.triton import symmetric  # noqa: E402
 from dualopt_torch.triton.multi_tensor import TYPES, MultiTensor, chunks, fits, program_of  # noqa: E402
 from dualopt_torch.triton.source import BLOCK, OPTIONS, kernel  # noqa: E402
@@ -59,7 +60,7 @@ class Run:
         g = {n: {"gradient": torch.from_numpy(x.copy()).to(self.dtype)} for n, x in drawn.items()}
         proposal = self.plan.propose(100 * self.updates, names)
         k = proposal.scalars
-        launch(self.group, {n: self.moved[n] for n in names}, self.kept, g, k)
+        launch(Update(self.group, {n: self.moved[n] for n in names}, self.kept, g, k))
         rounded = {n: {key: float(np.float32(x)) for key, x in k[n].items()} for n in names}
         wide = {n: {"gradient": working(x["gradient"])} for n, x in g.items()}
         here = {n: working(self.theta[n]) for n in names}
@@ -149,15 +150,15 @@ def test_the_route_of_the_executor() -> None:
     g = {"w": {"gradient": torch.randn(6, 4).T}, "double": {"gradient": torch.ones(3, dtype=torch.float64)}}
     k = {n: dict.fromkeys(group.row.needs, 0.5) for n in theta}
     before = theta["w"]._version
-    assert not MultiTensor()(group, theta, state, g, k)  # no tensor is on a CUDA device
-    assert set(MultiTensor(interpreted=True)(group, theta, state, g, k)) == {"w"}
+    assert not MultiTensor()(Update(group, theta, state, g, k))  # no tensor is on a CUDA device
+    assert set(MultiTensor(interpreted=True)(Update(group, theta, state, g, k))) == {"w"}
     assert theta["w"]._version > before
     assert torch.equal(theta["w"], 1 - (0.5 * g["w"]["gradient"].sign() + 0.5))
     assert torch.equal(theta["double"], torch.ones(3, dtype=torch.float64))
 
 
 def test_tables_keep_their_addresses() -> None:
-    """A captured step reads them where they were: new scalars go to the old place, what is the same stays."""
+    """New scalars go to the old place, what is the same stays."""
     run, launch = Run(LOCAL["lion"], torch.float32), MultiTensor(interpreted=True)
     run.update(launch)
     run.update(launch)
@@ -236,16 +237,19 @@ def test_symmetric_products(n: int, k: int) -> None:
         assert torch.equal(y, y.mT)
 
 
-@pytest.mark.parametrize("n", [n for n, _ in SIZES])
-def test_symmetric_quadratics(n: int) -> None:
-    x = drawn(n, n)
-    r = x + x.mT
-    y = symmetric.quadratic(-4.5, r, 2.25, interpreted=True)
-    wide = r.double()
-    bound = (n + 4) * 2.0**-24 * (4.5 * wide.abs() + 2.25 * wide.abs() @ wide.abs())
-    assert ((y.double() - (-4.5 * wide + 2.25 * wide @ wide)).abs() <= bound).all()
-    assert torch.equal(y, y.mT)
+def test_empty_symmetric_products() -> None:
     assert symmetric.gram(torch.zeros(3, 0, 4), interpreted=True).shape == (3, 0, 0)
+    assert not symmetric.gram(torch.zeros(3, 5, 0), interpreted=True).any()
+
+
+def test_what_is_a_gram_matrix() -> None:
+    x = drawn(2, 6, 4)
+    assert symmetric.is_gram(x, x.mT)
+    assert symmetric.is_gram(x.mT, x)
+    assert not symmetric.is_gram(x, x.mT.clone())
+    square = drawn(4, 4)
+    assert not symmetric.is_gram(square, square)
+    assert torch.equal(symmetric.product(x, x.mT), x @ x.mT)  # on the CPU
 
 
 @pytest.mark.parametrize("capability", TARGETS)
@@ -254,9 +258,8 @@ def test_symmetric_products_use_the_matrix_units(capability: int) -> None:
     from triton.compiler import ASTSource
 
     names = symmetric.kernel().arg_names
-    signature: dict[str, str] = dict.fromkeys(names, "i32") | dict.fromkeys(("x", "r", "y"), "*bf16")
-    signature |= dict.fromkeys(("b", "c"), "fp32")
-    fixed = {"ADD": True, "TILE": symmetric.TILE, "DEPTH": symmetric.DEPTH, "x_term": 1, "r_column": 1}
+    signature: dict[str, str] = dict.fromkeys(names, "i32") | dict.fromkeys(("x", "y"), "*bf16")
+    fixed = {"TILE": symmetric.TILE, "DEPTH": symmetric.DEPTH, "x_term": 1}
     even = [name for name in names if signature[name].startswith("*") or name.endswith(("_row", "_batch"))]
     source = ASTSource(
         symmetric.kernel(),

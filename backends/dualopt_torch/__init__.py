@@ -4,9 +4,10 @@ import torch
 
 from dualopt.namespace import Backend
 
-from .arrays import DTYPES, from_numpy, to_numpy
+from .arrays import DTYPES, HALF, from_numpy, to_numpy
 from .environment import environment
 from .execute import functional
+from .files import load_plain
 from .kernels import working
 from .microbatches import microbatches
 from .namespace import EXACT, FAST
@@ -25,4 +26,6 @@ BACKEND = Backend(
     environment=environment,
 )
 
-__all__ = ["BACKEND", "Optimizer", "microbatches", "shapes_of"]
+is_tensor = torch.is_tensor
+
+__all__ = ["BACKEND", "HALF", "Optimizer", "is_tensor", "load_plain", "microbatches", "shapes_of", "to_numpy"]

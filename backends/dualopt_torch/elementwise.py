@@ -16,8 +16,8 @@ from dualopt.buckets import joined
 from dualopt.planned import PlannedGroup
 
 from .kernels import blocked, compiled
+from .route import Tensors, Update
 
-Tensors = dict[str, torch.Tensor]
 States = Mapping[str, Tensors]
 Values = Mapping[str, Mapping[str, float]]
 
@@ -78,100 +78,79 @@ class Elementwise:
         self._scalar_tensor = scalar_tensor
         self._buckets: dict[str, tuple[Tensors, bool, tuple[tuple[str, ...], ...]]] = {}
 
-    def __call__(
-        self, planned: PlannedGroup, theta: Tensors, state: States, evidence: States, k: Values
-    ) -> Collection[str]:
+    def __call__(self, update: Update) -> Collection[str]:
         """Update every parameter whose elements lie in memory as those of its state do."""
-        if self.tier != "fast" or not planned.row.local:
+        group, theta = update.planned.group.name, update.theta
+        if self.tier != "fast" or not update.planned.row.local:
             return ()
-        if planned.group.name not in self._buckets or self._buckets[planned.group.name][0] is not theta:
+        if group not in self._buckets or self._buckets[group][0] is not theta:
             big = sum(x.numel() for x in theta.values()) >= COMPILE_FROM
-            self._buckets[planned.group.name] = theta, big, _buckets(theta)
-        _, big, buckets = self._buckets[planned.group.name]
-        compiles = self.compiled if self.compiled is not None else big
-        slots: dict[tuple[int, torch.device], torch.Tensor] = {}
+            self._buckets[group] = theta, big, _buckets(theta)
+        _, big, buckets = self._buckets[group]
+        call = Calls(update, self.compiled if self.compiled is not None else big, self._scalar_tensor)
         done: list[str] = []
         for names in buckets:
-            if len(names) == 1:
-                done += self._long(planned, names[0], theta, state, evidence, k, slots, compiles)
-            else:
-                done += self._short(planned, names, theta, state, evidence, k, slots, compiles)
+            if call.long(names[0]) if len(names) == 1 else call.short(names):
+                done += names
         return done
 
-    def _long(
-        self,
-        planned: PlannedGroup,
-        name: str,
-        theta: Tensors,
-        state: States,
-        evidence: States,
-        k: Values,
-        slots: dict[tuple[int, torch.device], torch.Tensor],
-        compiles: bool,
-    ) -> list[str]:
-        x, kept = theta[name], state[name]
-        if not (_dense(x) and all(s.stride() == x.stride() for s in kept.values())):
-            return []
-        size = x.numel()
-        measured = [
-            e if e.stride() == x.stride() else torch.empty_like(x, dtype=e.dtype).copy_(e)
-            for e in evidence[name].values()
-        ]
-        arrays = tuple(_run(a, 0, size) for a in (x, *measured, *kept.values()))
-        self._call(planned, arrays, tuple(kept), tuple(evidence[name]), k[name], slots, compiles)
-        torch.autograd.graph.increment_version(x)  # as every in-place operation does
-        return [name]
 
-    def _short(
-        self,
-        planned: PlannedGroup,
-        names: tuple[str, ...],
-        theta: Tensors,
-        state: States,
-        evidence: States,
-        k: Values,
-        slots: dict[tuple[int, torch.device], torch.Tensor],
-        compiles: bool,
-    ) -> list[str]:
-        runs = list(_runs(names, theta, state, k))
-        if not all(s.is_contiguous() for name in names for s in state[name].values()):
-            return []
+class Calls:
+    """The kernel calls of one update of a group. They share the tensors of equal scalars."""
+
+    def __init__(self, update: Update, compiles: bool, scalar_tensor: Any) -> None:
+        self.update, self.compiles = update, compiles
+        self._scalar_tensor = scalar_tensor
+        self._slots: dict[tuple[int, torch.device], torch.Tensor] = {}
+
+    def long(self, name: str) -> bool:
+        """Update one parameter; False, and nothing happens, where its memory is not one dense stretch."""
+        x, kept, given = self.update.theta[name], self.update.state[name], self.update.evidence[name]
+        if not (_dense(x) and all(s.stride() == x.stride() for s in kept.values())):
+            return False
+        measured = [
+            e if e.stride() == x.stride() else torch.empty_like(x, dtype=e.dtype).copy_(e) for e in given.values()
+        ]
+        arrays = tuple(_run(a, 0, x.numel()) for a in (x, *measured, *kept.values()))
+        self._call(arrays, tuple(kept), tuple(given), self.update.k[name])
+        torch.autograd.graph.increment_version(x)  # as every in-place operation does
+        return True
+
+    def short(self, names: tuple[str, ...]) -> bool:
+        """Update some that are gathered into one array; False, and nothing happens, where they do not match."""
+        theta, state, evidence = self.update.theta, self.update.state, self.update.evidence
         keys, measured = tuple(state[names[0]]), tuple(evidence[names[0]])
         if any(tuple(evidence[name]) != measured for name in names):
-            return []
+            return False
+        if not all(s.is_contiguous() for name in names for s in state[name].values()):
+            return False
         tensors = [theta[name] for name in names]
         here = flat(tensors)
         found = [flat([evidence[name][key] for name in names]) for key in measured]
         start = 0
-        for first, size in runs:
+        for first, size in _runs(names, theta, state, self.update.k):
             arrays = (
                 here[start : start + size],
                 *(e[start : start + size] for e in found),
                 *(_run(state[first][key], 0, size) for key in keys),
             )
-            self._call(planned, arrays, keys, measured, k[first], slots, compiles)
+            self._call(arrays, keys, measured, self.update.k[first])
             start += size
         torch._foreach_copy_(tensors, _views(here, tensors))
-        return list(names)
+        return True
 
     def _call(
-        self,
-        planned: PlannedGroup,
-        arrays: tuple[torch.Tensor, ...],
-        keys: tuple[str, ...],
-        measured: tuple[str, ...],
-        k: Mapping[str, float],
-        slots: dict[tuple[int, torch.device], torch.Tensor],
-        compiles: bool,
+        self, arrays: tuple[torch.Tensor, ...], keys: tuple[str, ...], measured: tuple[str, ...], k: Mapping[str, float]
     ) -> None:
-        theta, *others = arrays
-        if not compiles or theta.numel() < LEAST:
+        """One kernel call on (θ, *evidence, *state)."""
+        planned, (theta, *others) = self.update.planned, arrays
+        if not self.compiles or theta.numel() < LEAST:
             blocked(planned.row, keys, measured)(theta, k, *others)
             return
         at = id(k), theta.device
-        if at not in slots:
-            slots[at] = self._scalar_tensor(k, (planned.group.name, len(slots)), theta)
-        compiled(planned.row, keys, measured, arrays)(theta, slots[at], *others)
+        if at not in self._slots:
+            self._slots[at] = self._scalar_tensor(k, (planned.group.name, len(self._slots)), theta)
+        compiled(planned.row, keys, measured, arrays)(theta, self._slots[at], *others)
 
 
 def _runs(names: tuple[str, ...], theta: Tensors, state: States, k: Values) -> Iterator[tuple[str, int]]:

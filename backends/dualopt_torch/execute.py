@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -24,15 +24,9 @@ from dualopt.planned import PlannedGroup
 from .elementwise import Elementwise
 from .kernels import working
 from .namespace import EXACT, FAST
+from .route import Route, Tensors, Update
 from .triton import installed
 from .triton.multi_tensor import MultiTensor
-
-Tensors = dict[str, torch.Tensor]
-# (group, θ, state, evidence, k), keyed by parameter name -> the names that it has updated, in place
-Route = Callable[
-    [PlannedGroup, Tensors, Mapping[str, Tensors], Mapping[str, Tensors], Mapping[str, Mapping[str, float]]],
-    Collection[str],
-]
 
 
 def recorded(gradients: Mapping[str, torch.Tensor]) -> bool:
@@ -102,28 +96,22 @@ class Executor:
         k: Mapping[str, Mapping[str, float]],
     ) -> None:
         """One update of a group, in place on `theta` and `state`."""
-        rest = theta
+        update = Update(planned, theta, state, evidence, k)
         for route in self._routes:
-            done = route(planned, rest, state, evidence, k)
-            if len(done) == len(rest):
+            done = route(update)
+            if len(done) == len(update.theta):
                 return
-            rest = {name: x for name, x in rest.items() if name not in done}
+            update = update.without(done)
 
-    def _recursion(
-        self,
-        planned: PlannedGroup,
-        theta: Tensors,
-        state: Mapping[str, Tensors],
-        evidence: Mapping[str, Tensors],
-        k: Mapping[str, Mapping[str, float]],
-    ) -> Collection[str]:
+    def _recursion(self, update: Update) -> Collection[str]:
         """Everything, by the core's recursion."""
+        theta, state = update.theta, update.state
         moved = self._plain(
-            planned,
+            update.planned,
             {n: working(x) for n, x in theta.items()},
             {n: state[n] for n in theta},
-            {n: {key: working(x) for key, x in evidence[n].items()} for n in theta},
-            {n: k[n] for n in theta},
+            {n: {key: working(x) for key, x in update.evidence[n].items()} for n in theta},
+            {n: update.k[n] for n in theta},
         )
         for name, (new, s) in moved.items():
             theta[name].copy_(new)

@@ -10,6 +10,8 @@ from array_api_compat import torch as base
 from dualopt.directions.polar.work import Work
 from dualopt.exact import Overlay, exact
 
+from .triton.symmetric import product
+
 
 def correct_sqrt(x: torch.Tensor) -> torch.Tensor:
     """√x, correctly rounded in float32.
@@ -46,8 +48,7 @@ class Narrow(Work):
 
     def product(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         if multiplies_bfloat16(u.device):
-            found: torch.Tensor = torch.matmul(u, v)
-            return found
+            return product(u, v)
         return self.narrow(torch.matmul(self.widen(u), self.widen(v)))
 
     def sum(self, a: float, x: torch.Tensor, u: torch.Tensor, v: torch.Tensor, c: float = 1.0) -> torch.Tensor:

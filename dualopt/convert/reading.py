@@ -2,13 +2,13 @@
 
 .safetensors    NAME.KEY for every array of a state, such as "layers.0.weight.m", and "step" for all; a leading
                 "state." is dropped, what begins with "param_groups." and "learning_rate" is left out
-.pt, .pth       `optimizer.state_dict()`, and `model.state_dict()` for its weights, by torch.load(weights_only=True):
-                nothing in them is executed
+.pt, .pth       `optimizer.state_dict()`, and `model.state_dict()` for its weights, by torch.load(weights_only=True)
+                in torch's backend: nothing in them is executed
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from .. import tensors
-from ..errors import CheckpointError, MissingFrameworkError
+from ..errors import CheckpointError
+from ..frameworks import backend_module
 from .sources import SOURCES
 
 Array = np.ndarray[Any, Any]
@@ -57,12 +58,12 @@ def weights(path: Path) -> Weights:
         file = tensors.read(path)
         halves = {name: dtype for name, dtype in file.dtypes.items() if dtype in HALVES}
         return Weights({n: _single(x) for n, x in file.tensors.items()}, halves, ordered=False)
-    found = _torch(path)
-    if not isinstance(found, Mapping) or not found or not all(hasattr(x, "numpy") for x in found.values()):
+    torch = backend_module("torch")
+    found = torch.load_plain(path)
+    if not isinstance(found, Mapping) or not found or not all(map(torch.is_tensor, found.values())):
         raise CheckpointError(f"{path}: it is not the state_dict() of a model: names and tensors, and nothing else")
-    halves = {"torch.bfloat16": "BF16", "torch.float16": "F16"}
-    dtypes = {str(n): halves[str(x.dtype)] for n, x in found.items() if str(x.dtype) in halves}
-    return Weights({str(n): _numpy(x) for n, x in found.items()}, dtypes, ordered=True)
+    dtypes = {str(n): torch.HALF[x.dtype] for n, x in found.items() if x.dtype in torch.HALF}
+    return Weights({str(n): _single(torch.to_numpy(x)) for n, x in found.items()}, dtypes, ordered=True)
 
 
 def saved(path: Path, model: Weights) -> Saved:
@@ -73,7 +74,8 @@ def saved(path: Path, model: Weights) -> Saved:
     """
     if path.suffix == ".safetensors":
         return Saved(split(path, tensors.read(path).tensors), ())
-    found = _torch(path)
+    torch = backend_module("torch")
+    found = torch.load_plain(path)
     try:
         groups, state = list(found["param_groups"]), dict(found["state"])
         sizes = [len(group["params"]) for group in groups]
@@ -87,7 +89,9 @@ def saved(path: Path, model: Weights) -> Saved:
         made.append(SavedGroup(tuple(own), {k: x for k, x in group.items() if k not in ("params", "param_names")}))
         for name, i in zip(own, group["params"], strict=True):
             kept[name] = {
-                k: _numpy(x) if hasattr(x, "numpy") else x for k, x in state.get(i, {}).items() if x is not None
+                k: _single(torch.to_numpy(x)) if torch.is_tensor(x) else x
+                for k, x in state.get(i, {}).items()
+                if x is not None
             }
     return Saved(kept, tuple(made))
 
@@ -127,31 +131,5 @@ def split(where: object, flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def parameters(groups: Iterable[Saved]) -> list[str]:
-    """The names of all parameters that have a state, or could have one."""
-    return list(dict.fromkeys(name for one in groups for name in one.kept))
-
-
 def _single(x: Array) -> Array:
     return x.astype(np.float32) if x.dtype.kind == "f" else x
-
-
-def _numpy(x: Any) -> Array:
-    x = x.detach().cpu()
-    return np.array(x.float().numpy() if x.is_floating_point() else x.numpy())
-
-
-def _torch(path: Path) -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingFrameworkError(
-            f"{path}: torch reads this file and is not installed; run: pip install 'dualopt-optim[torch]'"
-        ) from error
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # torch raises what its unpickler, its archive reader and zipfile raise
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path}: torch.load(weights_only=True) refuses it ({reason})") from error

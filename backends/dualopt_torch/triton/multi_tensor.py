@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from dualopt.planned import PlannedGroup
 from dualopt.recursion import Part, Row
 from dualopt.trace import Program, traced
 
+from ..route import Update
 from .source import BLOCK, OPTIONS, kernel
 
 Tensors = Mapping[str, torch.Tensor]
@@ -56,8 +56,7 @@ def chunks(sizes: tuple[int, ...], aligned: tuple[bool, ...]) -> np.ndarray[Any,
 class MultiTensor:
     """Launches the kernels of rows, and owns their tables on the device.
 
-    Tables are written anew only where they changed, at addresses that stay, so that a captured step reads what the
-    host has put there since.
+    A table is written only where it changed, and stays where it is as long as its size does.
 
     Args:
         interpreted: run on the CPU, by Triton's interpreter.
@@ -68,47 +67,29 @@ class MultiTensor:
         self.launches = 0
         self._tables: dict[tuple[Any, ...], tuple[bytes, torch.Tensor]] = {}
 
-    def __call__(
-        self,
-        planned: PlannedGroup,
-        theta: Tensors,
-        state: Mapping[str, Tensors],
-        evidence: Mapping[str, Tensors],
-        k: Mapping[str, Mapping[str, float]],
-    ) -> Collection[str]:
+    def __call__(self, update: Update) -> Collection[str]:
         """One update in place of the tensors that are for this route; their names.
 
         Those are the tensors of elementwise rows on CUDA devices, or on the CPU if interpreted, that `fits` accepts.
         One launch for each device and set of types.
         """
-        place = "cpu" if self.interpreted else "cuda"
-        here = {n: x for n, x in theta.items() if x.device.type == place and fits(x, state[n], evidence[n])}
-        if not planned.row.local or not here:
+        kind_of_device, state, k = "cpu" if self.interpreted else "cuda", update.state, update.k
+        here = [x for x in update.theta.items() if x[1].device.type == kind_of_device]
+        theta = {n: x for n, x in here if fits(x, state[n], update.evidence[n])}
+        if not update.planned.row.local or not theta:
             return ()
-        plain = {n: {key: x.contiguous() for key, x in evidence[n].items()} for n in here}
-        self._update(planned, here, state, plain, k)
-        torch.autograd.graph.increment_version(list(here.values()))  # as every in-place operation does
-        return here
-
-    def _update(
-        self,
-        planned: PlannedGroup,
-        theta: Tensors,
-        state: Mapping[str, Tensors],
-        evidence: Mapping[str, Tensors],
-        k: Mapping[str, Mapping[str, float]],
-    ) -> None:
+        evidence = {n: {key: x.contiguous() for key, x in update.evidence[n].items()} for n in theta}
         alike: dict[tuple[Any, ...], list[str]] = {}
         for name, x in theta.items():
             arrays = _arrays(x, evidence[name], state[name])
             kind = (x.device, tuple(state[name]), tuple(evidence[name]), *(a.dtype for a in arrays))
             alike.setdefault(kind, []).append(name)
         for (device, keys, measured, *types), names in alike.items():
-            program = program_of(planned.row.parts, keys, measured)
+            program = program_of(update.planned.row.parts, keys, measured)
             given = {name: _arrays(theta[name], evidence[name], state[name]) for name in names}
             sets = {id(k[name]): tuple(k[name].values()) for name in names}
             place = list(sets)
-            slot = (planned.group.name, device, *types, keys, measured)
+            slot = (update.planned.group.name, device, *types, keys, measured)
             pointers = np.array([[x.data_ptr() for x in given[name]] for name in names], np.int64)
             aligned = tuple((pointers % ALIGNED == 0).all(axis=1).tolist())
             cut = chunks(tuple(theta[name].numel() for name in names), aligned)
@@ -121,6 +102,8 @@ class MultiTensor:
                 self._table((*slot, "which"), np.array([place.index(id(k[n])) for n in names], np.int64), device),
                 self._table((*slot, "scalars"), np.array(list(sets.values()), np.float32), device),
             )
+        torch.autograd.graph.increment_version(list(theta.values()))  # as every in-place operation does
+        return theta
 
     def _table(self, slot: tuple[Any, ...], values: np.ndarray[Any, Any], device: torch.device) -> torch.Tensor:
         """`values` on the device, at the address that the slot had before if the size is the same."""

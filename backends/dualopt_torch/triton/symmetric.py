@@ -1,10 +1,9 @@
-"""Products that are symmetric by construction, X Xᵀ and b R + c R² of a symmetric R, at half the multiplications.
+"""X Xᵀ, symmetric by construction, at half the multiplications.
 
-The lower triangle is computed, tile by tile; it is written twice, the second time transposed. Only what is exactly
-symmetric may be mirrored: making nearly symmetric factors symmetric costs accuracy in bfloat16.
+The lower triangle is computed, tile by tile; it is written twice, the second time transposed.
 
 cuBLAS has tuned code for whole products, and this kernel is one size of tile, so which of the two is faster is found
-out on the device, once for every size (`faster`).
+out on the device, once for every size (`product`).
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ from typing import Any
 
 import torch
 
+from . import installed
+
 TILE, DEPTH = 128, 64  # rows and columns of a tile; terms that are added up at a time
 OPTIONS = {"num_warps": 8, "num_stages": 3, "enable_fp_fusion": True}
 TRIES = 5
@@ -24,10 +25,9 @@ TRIES = 5
 SOURCE = '''
 @triton.jit
 def symmetric(
-    x, r, y, n, k, x_batch, x_row, x_term, r_batch, r_row, r_column, y_batch, b, c,
-    ADD: tl.constexpr, TILE: tl.constexpr, DEPTH: tl.constexpr,
+    x, y, n, k, x_batch, x_row, x_term, y_batch, TILE: tl.constexpr, DEPTH: tl.constexpr,
 ):
-    """y = c x xᵀ, or b r + c x xᵀ, the tiles (i, j) with i >= j and their mirrors. y is in C order."""
+    """y = x xᵀ, the tiles (i, j) with i >= j and their mirrors. y is in C order."""
     pair = tl.program_id(0)
     batch = tl.program_id(1).to(tl.int64)
     i = ((tl.sqrt(8.0 * pair + 1.0) - 1.0) / 2.0).to(tl.int32)
@@ -46,12 +46,8 @@ def symmetric(
         total = tl.dot(u, tl.trans(v), total, input_precision="ieee")
         left += DEPTH * x_term
         right += DEPTH * x_term
-    total = total * c
-    inside = (rows[:, None] < n) & (rows[:, None] >= columns[None, :])
-    if ADD:
-        at = r + batch * r_batch + rows[:, None] * r_row + columns[None, :] * r_column
-        total += b * tl.load(at, mask=inside, other=0.0).to(tl.float32)
     out = total.to(y.dtype.element_ty)
+    inside = (rows[:, None] < n) & (rows[:, None] >= columns[None, :])
     y += batch * y_batch
     tl.store(y + rows[:, None] * n + columns[None, :], out, mask=inside)
     tl.store(y + columns[:, None] * n + rows[None, :], tl.trans(out), mask=tl.trans(inside))
@@ -68,27 +64,33 @@ def kernel(interpreted: bool = False) -> Any:
 
 def gram(x: torch.Tensor, interpreted: bool = False) -> torch.Tensor:
     """x xᵀ for x (..., n, k) of any strides; (..., n, n) of its type."""
-    return _launched(x, None, 0.0, 1.0, interpreted)
-
-
-def quadratic(b: float, r: torch.Tensor, c: float, interpreted: bool = False) -> torch.Tensor:
-    """b r + c r² for a symmetric r (..., n, n)."""
-    return _launched(r, r, b, c, interpreted)
-
-
-def _launched(x: torch.Tensor, r: torch.Tensor | None, b: float, c: float, interpreted: bool) -> torch.Tensor:
     *batch, n, k = x.shape
     flat = x.reshape(math.prod(batch), n, k)
-    added = flat if r is None else r.reshape(math.prod(batch), n, n)
     y = torch.empty((flat.shape[0], n, n), dtype=x.dtype, device=x.device)
     tiles = -(-n // TILE)
     if y.numel():
         grid = tiles * (tiles + 1) // 2, flat.shape[0]
-        strides = *flat.stride(), *added.stride(), y.stride(0)
-        kernel(interpreted)[grid](
-            flat, added, y, n, k, *strides, b, c, ADD=r is not None, TILE=TILE, DEPTH=DEPTH, **OPTIONS
-        )
+        update = kernel(interpreted)
+        update[grid](flat, y, n, k, *flat.stride(), y.stride(0), TILE=TILE, DEPTH=DEPTH, **OPTIONS)
     return y.reshape(*batch, n, n)
+
+
+def is_gram(u: torch.Tensor, v: torch.Tensor) -> bool:
+    """True if v is the very memory of u, transposed."""
+    return u.data_ptr() == v.data_ptr() and u.mT.shape == v.shape and u.mT.stride() == v.stride()
+
+
+def product(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """u v of bfloat16 matrices, by the kernel where v = uᵀ, on a CUDA device on which that is faster."""
+
+    def whole() -> torch.Tensor:
+        return torch.matmul(u, v)
+
+    if u.is_cuda and installed() and is_gram(u, v):
+        key = u.device, u.dtype, u.shape, u.stride()
+        if faster(key, lambda: gram(u), whole):
+            return gram(u)
+    return whole()
 
 
 _measured: dict[tuple[Any, ...], bool] = {}
