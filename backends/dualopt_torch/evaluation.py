@@ -11,15 +11,12 @@ from dualopt import evaluation
 
 from .kernels import working
 from .namespace import FAST
+from .remembering import Remembering
 from .saving import Saving
 
 
-class Evaluating(evaluation.Evaluating, Saving):
+class Evaluating(evaluation.Evaluating, Saving, Remembering):
     """The part of `Optimizer` that evaluates."""
-
-    def _state(self, name: str) -> dict[str, torch.Tensor]:
-        """The memories of a parameter."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def averaged(self) -> dict[str, torch.Tensor]:

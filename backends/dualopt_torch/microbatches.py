@@ -17,9 +17,10 @@ from .execute import recorded
 from .kernels import working
 from .namespace import EXACT, FAST
 from .parameters import Named, named_parameters
+from .remembering import Remembering
 
 
-class Microbatches(torch.optim.Optimizer):
+class Microbatches(Remembering):
     """The part of `Optimizer` that folds."""
 
     plan: Plan
@@ -133,10 +134,6 @@ class Microbatches(torch.optim.Optimizer):
 
     def _present(self) -> Named:
         return {name: p.grad for name, p in self._named.items() if p.grad is not None}
-
-    def _memories(self, name: str) -> Named:
-        """The memories of a parameter, or what they will begin with."""
-        raise NotImplementedError
 
     def _check(self, gradients: Named) -> bool:
         raise NotImplementedError

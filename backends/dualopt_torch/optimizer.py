@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from itertools import islice
-from operator import is_
 from typing import Any
 
 import torch
@@ -21,21 +19,19 @@ from dualopt.errors import CountError, GradientError, RecipeError, StaleScalarsE
 from dualopt.microbatches import GRADIENT, Evidence, stream_of
 from dualopt.namespace import TIERS
 from dualopt.plan import Plan
-from dualopt.planned import PlannedGroup
 from dualopt.proposal import Proposal
 from dualopt.recipe import Recipe
 
 from .adopting import Adopting
 from .checking import all_finite, check_fit
-from .elementwise import placed
 from .evaluation import Evaluating
 from .execute import Executor, recorded
 from .microbatches import Microbatches
-from .namespace import EXACT
 from .parameters import Named, named_parameters
+from .remembering import LINED
 
 
-class Optimizer(Microbatches, Evaluating, Adopting, torch.optim.Optimizer):
+class Optimizer(Microbatches, Evaluating, Adopting):
     """Carries out a recipe on a torch module, or on a mapping of names to parameters.
 
     Groups are the recipe's, and hold strings and numbers only: the coordinates in the base unit of the
@@ -77,10 +73,7 @@ class Optimizer(Microbatches, Evaluating, Adopting, torch.optim.Optimizer):
         self._captured = False
         self._aside = None
         self._before = self.plan.saved_counts(), self.plan.saved_sums()
-        self._lines: list[Line] = []
-        self._kept: dict[str, dict[str, Any]] = {}
-        self._all_kept: list[dict[str, Any]] = []
-        self._chosen: tuple[str, ...] = ()
+        self._forget_lines()
         self.discard()
         groups = [
             {
@@ -105,8 +98,12 @@ class Optimizer(Microbatches, Evaluating, Adopting, torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but hooks, so that copies and pickles work; torch's own keeps state and groups only."""
-        self._chosen = ()  # what is lined up is found again
-        return {key: value for key, value in self.__dict__.items() if not key.startswith("_optimizer_")}
+        return {key: x for key, x in self.__dict__.items() if not key.startswith("_optimizer_") and key not in LINED}
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        """The inverse: what is lined up is found again."""
+        super().__setstate__(saved)
+        self._forget_lines()
 
     @torch._dynamo.disable  # type: ignore[untyped-decorator]
     @torch.no_grad()
@@ -276,52 +273,6 @@ class Optimizer(Microbatches, Evaluating, Adopting, torch.optim.Optimizer):
             if self.plan.scheduled:
                 group["lr"] = self._written[i] = proposal.steps[i]
 
-    def _lined(self, names: tuple[str, ...]) -> list[Line]:
-        """The groups with those of their parameters that are updated, and the memories of these."""
-        if names == self._chosen and self._untouched():
-            return self._lines
-        chosen, self._lines = frozenset(names), []
-        for planned in self.plan.groups:
-            here = [name for name in planned.names if name in chosen]
-            if here:
-                self._make(planned, here)
-                state = {name: _tensors(self.state[self._named[name]]) for name in here}
-                theta = {name: self._named[name] for name in here}
-                self._lines.append(Line(planned, theta, state, len(here) == len(names)))
-        self._kept = {name: self.state[self._named[name]] for name in names}
-        self._chosen, self._all_kept = (), list(self.state.values())  # `step` names them when it has succeeded
-        return self._lines
-
-    def _untouched(self) -> bool:
-        """True if `state` holds the very tensors that were lined up."""
-        if len(self.state) != len(self._all_kept) or not all(map(is_, self.state.values(), self._all_kept)):
-            return False
-        kept = self._kept
-        lined = (pair for line in self._lines for pair in line.state.items())
-        return all(kept[name].get(key) is x for name, s in lined for key, x in s.items())
-
-    def _state(self, name: str) -> dict[str, torch.Tensor]:
-        """The memories of a parameter, made before its first update in its working type."""
-        kept = self.state[self._named[name]]
-        if not kept.get("tau"):
-            self._make(self.plan.groups[self.plan.group_of[name]], [name])
-        return _tensors(kept)
-
-    def _make(self, planned: PlannedGroup, names: Iterable[str]) -> None:
-        """Make the memories of those parameters that have none yet."""
-        fresh = {name: self._start(name) for name in names if not self.state[self._named[name]].get("tau")}
-        for name, memories in placed(planned, fresh, self._named).items() if fresh else ():
-            self.state[self._named[name]].update(tau=0, **memories)
-
-    def _start(self, name: str) -> dict[str, torch.Tensor]:
-        p = self._named[name]
-        dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
-        theta = p.detach().to(dtype, memory_format=torch.contiguous_format)
-        return self.plan.groups[self.plan.group_of[name]].start(EXACT, name, theta)
-
-    def _memories(self, name: str) -> dict[str, torch.Tensor]:
-        return self._state(name) if self.state.get(self._named[name], {}).get("tau") else self._start(name)
-
     def _check(self, gradients: Mapping[str, torch.Tensor]) -> bool:
         """False for an update to skip. Raises GradientError for gradients that do not fit."""
         thawed = next((name for name, p in self._frozen.items() if p.requires_grad), None)
@@ -329,20 +280,6 @@ class Optimizer(Microbatches, Evaluating, Adopting, torch.optim.Optimizer):
             raise RecipeError(f"{thawed!r} was frozen when the optimizer was made, and is not in it; make a new one")
         check_fit(gradients, self._named, self.plan)
         return recorded(gradients) or all_finite(gradients, self.plan)
-
-
-@dataclass(frozen=True)
-class Line:
-    """A group, θ and memories of those of its parameters that are updated; `all`: no other group is."""
-
-    planned: PlannedGroup
-    theta: Named
-    state: dict[str, Named]
-    all: bool
-
-
-def _tensors(kept: Mapping[str, Any]) -> Named:
-    return {key: x for key, x in kept.items() if isinstance(x, torch.Tensor)}
 
 
 def _all_double(found: Any) -> bool:
