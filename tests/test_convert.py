@@ -47,6 +47,13 @@ def ours(knobs: Knobs, per_update: int = 32, dtype: str = "float64") -> Array:
     return found.params[-1]["w"]
 
 
+def same(found: Array, wanted: Array, smallest: float = 1.0) -> None:
+    """The same in float64: 8 roundings of the largest entry for each update, and a scalar 1 - β or 1 - β^t that is
+    formed by subtraction is 1/(1 - β) roundings off."""
+    allowed = STEPS * (8 + 1 / smallest) * 2.0**-53 * np.abs(wanted).max()
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=allowed)
+
+
 # ---- the same trajectories as the libraries
 
 
@@ -71,7 +78,8 @@ def test_actions_follow_torch(name: str, knobs: dict[str, Any]) -> None:
     for g in gradients():
         w.grad = torch.from_numpy(g)
         optimizer.step()
-    np.testing.assert_allclose(ours(knobs_of(f"torch-{name.lower()}", **knobs)), w.detach().numpy(), rtol=1e-10)
+    lost = 1 - max(*knobs.get("betas", (0.0, 0.0)), knobs.get("alpha", 0.0), knobs.get("momentum", 0.0))
+    same(ours(knobs_of(f"torch-{name.lower()}", **knobs)), w.detach().numpy(), lost)
 
 
 @pytest.mark.parametrize("rule", ["original", "match_rms_adamw"])
@@ -127,7 +135,7 @@ def test_lion_follows_its_definition() -> None:
         w = w * (1 - lr * decay) - lr * np.sign(first * m + (1 - first) * g)
         m = second * m + (1 - second) * g
     moved = ours(knobs_of("lion-pytorch", lr=lr, betas=(first, second), weight_decay=decay))
-    np.testing.assert_allclose(moved, w, rtol=1e-12)
+    same(moved, w)
 
 
 @pytest.mark.parametrize(("momentum", "unconstrained"), [(0.1, False), (0.1, True), (1.0, False)])
@@ -138,7 +146,7 @@ def test_scion_follows_its_definition(momentum: float, unconstrained: bool) -> N
         m = (1 - momentum) * m + momentum * g
         w = (w if unconstrained else (1 - lr) * w) - lr * scale * np.sign(m) / SHAPE[1]
     knobs = {"momentum": momentum, "unconstrained": unconstrained}
-    np.testing.assert_allclose(ours(knobs_of("scion", lr=lr, scale=scale, norm="Sign", **knobs)), w, rtol=1e-12)
+    same(ours(knobs_of("scion", lr=lr, scale=scale, norm="Sign", **knobs)), w)
 
 
 def polar5(z: Array, steps: int = 5) -> Array:
@@ -175,7 +183,7 @@ def test_scionc_follows_its_definition_at_the_peak(exact: bool, corrected: bool)
         m = 0.9 * m + 0.1 * g
         w = (1 - lost) * w - lr * np.sign(m) / SHAPE[1]
     knobs = knobs_of("scionc", lr=lr, weight_decay=lost, norm="Sign", exact=exact, corrected=corrected)
-    np.testing.assert_allclose(ours(knobs), w, rtol=1e-12)
+    same(ours(knobs), w)
     assert bool(inexact(knobs)) is (corrected and not exact)
 
 
@@ -213,7 +221,8 @@ def test_actions_follow_optax(make: str, knobs: dict[str, Any], at: str | None) 
             moved, state = chain.update(jax.numpy.asarray(g), state, w)
             w = optax.apply_updates(w, moved)
         theirs = np.asarray(w)
-    np.testing.assert_allclose(ours(knobs_of(f"optax-{make}", lr=0.01, **stated)), theirs, rtol=1e-10)
+    lost = 1 - max((stated[key] for key in ("b1", "b2", "decay", "momentum") if key in stated), default=0.0)
+    same(ours(knobs_of(f"optax-{make}", lr=0.01, **stated)), theirs, lost)
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
