@@ -136,6 +136,23 @@ def test_state_that_is_replaced_is_read() -> None:
     assert bits(named, one) == bits(other, two)
 
 
+@pytest.mark.parametrize("compiled", COMPILED)
+def test_memory_that_moves_is_found_again(compiled: bool) -> None:
+    """Parameters and state may get other memory between steps, and other strides; what is left behind stays."""
+    named, other = parameters(), parameters()
+    one, two = Optimizer(named, recipe(), compiled=compiled), Optimizer(other, recipe(), tier="exact")
+    left: list[tuple[Any, Any]] = []
+    for t in range(5):
+        for params, opt in ((named, one), (other, two)):
+            give(params, t)
+            opt.step()
+        for x in (named["long"], named["b"], *(one.state[named[n]]["v"] for n in ("long", "b"))):
+            left.append((x.data, x.data.clone()))
+            x.data = x.data.t().contiguous().t() if t == 3 and x.ndim == 2 else x.data.clone()
+    assert bits(named, one) == bits(other, two)
+    assert all(torch.equal(x, kept) for x, kept in left)
+
+
 def test_one_bad_short_gradient_is_named_and_nothing_changes() -> None:
     named = parameters()
     opt = Optimizer(named, recipe(), compiled=False)

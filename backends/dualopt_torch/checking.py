@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 
 import torch
 
@@ -51,8 +52,7 @@ def _suspects(gradients: Tensors) -> list[str]:
     One transfer per device. Short gradients are joined first, and looked at one by one only if their sum is not finite.
     """
     found: list[str] = []
-    kinds = {name: (g.dtype, g.device) for name, g in gradients.items()}
-    buckets = joined({name: g.numel() for name, g in gradients.items()}, kinds)
+    buckets = _buckets(tuple([(name, g.numel(), g.dtype, g.device) for name, g in gradients.items()]))
     for device in {g.device for g in gradients.values()}:
         here = [names for names in buckets if gradients[names[0]].device == device]
         sums = _squares([flat([gradients[name] for name in names]) for names in here])
@@ -61,6 +61,12 @@ def _suspects(gradients: Tensors) -> list[str]:
                 alone = _squares([gradients[name] for name in names])
                 found += [name for name, own in zip(names, alone, strict=True) if not math.isfinite(own)]
     return sorted(found, key=list(gradients).index) if len(found) > 1 else found
+
+
+@lru_cache(maxsize=64)
+def _buckets(arrays: tuple[tuple[str, int, torch.dtype, torch.device], ...]) -> tuple[tuple[str, ...], ...]:
+    sizes = {name: size for name, size, _, _ in arrays}
+    return joined(sizes, {name: (dtype, device) for name, _, dtype, device in arrays})
 
 
 def _squares(tensors: list[torch.Tensor]) -> list[float]:

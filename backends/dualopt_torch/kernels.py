@@ -1,8 +1,9 @@
 """The update of an elementwise row on arrays of one dimension, in place: (θ, k, *evidence, *state).
 
 compiled    one kernel per rule, traced from the core's own `step` with symbolic sizes and compiled by inductor. It
-            is called without the guards of `torch.compile`, which cost as much as updating 10⁵ elements: what they
-            would look at is the key that it is kept under, and sizes 0 and 1 never come here
+            is called without the guards of `torch.compile` and the wrappers of autograd, which cost as much as
+            updating 10⁵ elements: what they would look at is the key that it is kept under, no array needs a gradient,
+            and sizes 0 and 1 never come here
 blocked     the same recursion eagerly, in pieces that stay in the cache: where there is no compiler, or little to do
 
 On the CPU both have the bits of the exact tier.
@@ -85,22 +86,29 @@ def _kernel(
     """Traced and compiled once for these parts, types and devices."""
     from torch._guards import TracingContext, tracing
     from torch._inductor import config
-    from torch._inductor.compile_fx import compile_fx
+    from torch._inductor.compile_fx import compile_fx_inner
+    from torch._inductor.decomposition import select_decomp_table
     from torch.fx.experimental.proxy_tensor import make_fx
 
     row = Row(name, *parts)
     scalars = tuple(row.needs)
     update = _update(COMPILED, row, keys, measured)
 
-    def unpacked(theta: torch.Tensor, k: torch.Tensor, *arrays: torch.Tensor) -> None:
+    def unpacked(theta: torch.Tensor, k: torch.Tensor, *arrays: torch.Tensor) -> tuple[()]:
         update(theta, dict(zip(scalars, k.unbind(), strict=True)), *arrays)
+        return ()
 
     theta, *arrays = (torch.empty(TRACED, dtype=dtype, device=device) for dtype, device in like)
     k = torch.empty(len(scalars), dtype=working(theta[:0]).dtype, device=theta.device)
-    graph = make_fx(unpacked, tracing_mode="symbolic")(theta, k, *arrays)
+    trace = make_fx(unpacked, decomposition_table=select_decomp_table(), tracing_mode="symbolic")
+    graph = trace(theta, k, *arrays)
     inputs = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
-    # Threads are those at the time of the call, not of compilation.
-    with tracing(TracingContext(inputs[0].fake_mode)), config.patch({"cpp.dynamic_threads": True}):
-        made: Any = compile_fx(graph, inputs)
-    kernel: Kernel = made
-    return kernel
+    # Threads are those at the time of the call, not of compilation; sizes and strides are those of `elementwise`.
+    options = {"cpp.dynamic_threads": True, "size_asserts": False, "alignment_asserts": False}
+    with tracing(TracingContext(inputs[0].fake_mode)), config.patch(options):
+        made: Any = compile_fx_inner(graph, inputs)
+
+    def run(theta: torch.Tensor, k: torch.Tensor, *others: torch.Tensor) -> None:
+        made([theta, k, *others])
+
+    return run

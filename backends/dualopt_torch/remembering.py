@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from operator import is_
+from itertools import chain
+from operator import is_, itemgetter
 from typing import Any
 
 import torch
@@ -27,6 +28,15 @@ class Line:
     theta: Named
     state: dict[str, Named]
     all: bool
+    of_state: tuple[str, ...]  # the keys of every parameter's state
+
+    def present(self, kept: Mapping[str, Mapping[str, Any]]) -> bool:
+        """True if `kept`, by name, holds the very tensors of `state`."""
+        if not self.of_state:
+            return True
+        here = map(itemgetter(*self.of_state), map(kept.__getitem__, self.state))
+        held = chain.from_iterable(here) if len(self.of_state) > 1 else here
+        return all(map(is_, held, chain.from_iterable(map(dict.values, self.state.values()))))
 
 
 class Remembering(torch.optim.Optimizer):
@@ -53,7 +63,7 @@ class Remembering(torch.optim.Optimizer):
                 self._make(planned, here)
                 state = {name: _tensors(self.state[self._named[name]]) for name in here}
                 theta = {name: self._named[name] for name in here}
-                self._lines.append(Line(planned, theta, state, len(here) == len(names)))
+                self._lines.append(Line(planned, theta, state, len(here) == len(names), tuple(state[here[0]])))
         self._kept = {name: self.state[self._named[name]] for name in names}
         self._chosen, self._all_kept = (), list(self.state.values())  # `step` names them when it has succeeded
         return self._lines
@@ -62,9 +72,10 @@ class Remembering(torch.optim.Optimizer):
         """True if `state` holds the very tensors that were lined up."""
         if len(self.state) != len(self._all_kept) or not all(map(is_, self.state.values(), self._all_kept)):
             return False
-        kept = self._kept
-        lined = (pair for line in self._lines for pair in line.state.items())
-        return all(kept[name].get(key) is x for name, s in lined for key, x in s.items())
+        try:
+            return all(line.present(self._kept) for line in self._lines)
+        except KeyError:  # a memory is missing
+            return False
 
     def _state(self, name: str) -> Named:
         """The memories of a parameter, made before its first update in its working type."""
