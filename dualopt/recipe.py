@@ -25,7 +25,7 @@ from .recursion import Shape
 from .schedules import Schedule
 from .views import ORIENTATIONS, VIEWS, is_kernel
 
-NONFINITE = ("raise", "skip")
+NONFINITE = RAISE, SKIP, TRUST = "raise", "skip", "trust"
 _OWN = ("name", "match", "ndim", "optimizer", "orientation", "view", "blocks", "optional")
 
 
@@ -135,7 +135,9 @@ class Recipe:
         count: the unit of τ and of every half-life and length.
         schedule: of the step (and, by its `drives`, of the shrink).
         shrink_schedule: of the shrink apart from the step.
-        nonfinite: ``raise`` or ``skip`` an update whose gradients hold NaN or infinity.
+        nonfinite: ``raise`` or ``skip`` an update whose gradients hold NaN or infinity. ``trust``: somebody else has
+            looked (a `GradScaler`, clipping that raises), so gradients are read once less, and bad ones go into
+            parameters and memories.
     """
 
     groups: tuple[Group, ...]

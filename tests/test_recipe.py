@@ -125,7 +125,7 @@ BAD: tuple[tuple[dict[str, Any], str], ...] = (
     (adamw(ndim=True), r"ndim is a whole number >= 0"),
     (adamw(name=""), r"group name: a non-empty string"),
     (adamw(orientation="transposed"), r"orientation is one of out_in, in_out"),
-    ({**adamw(), "nonfinite": "ignore"}, r"nonfinite is one of raise, skip, got 'ignore'"),
+    ({**adamw(), "nonfinite": "ignore"}, r"nonfinite is one of raise, skip, trust, got 'ignore'"),
     ({"group": [ADAMW], "count": 3}, r"\[count\] is a table, got 3"),
 )
 

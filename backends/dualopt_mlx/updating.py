@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 import mlx.core as mx
@@ -12,6 +13,7 @@ from dualopt.errors import RecipeError, StaleScalarsError
 from dualopt.microbatches import Evidence, Folding, measured
 from dualopt.plan import Plan
 from dualopt.proposal import Proposal
+from dualopt.recipe import TRUST
 from dualopt.recursion import Shape
 
 from .execute import Masked, can_compile
@@ -51,8 +53,9 @@ class Updating(Base):
             nonlocal bad, is_traced
             named = gradients_of(given, self._shapes, self._tied)
             theta.update(values_of(tree, named, self._shapes))
-            bad = mx.maximum(bad, offending(named, self._largest, self._store.places, compiled=can_compile()))
-            is_traced = self._is_traced(bad)
+            if self.plan.recipe.nonfinite != TRUST:
+                bad = mx.maximum(bad, offending(named, self._largest, self._store.places, compiled=can_compile()))
+            is_traced = self._is_traced([bad, *islice(named.values(), 1)])
             place: Any = 0 if is_traced else bad.item()
             if place:
                 raise _BadError(self._store.names[place - 1])
@@ -107,9 +110,9 @@ class Updating(Base):
         self._used = True
         return proposal
 
-    def _is_traced(self, bad: mx.array) -> bool:
-        """Whether this update is being traced; evaluates the gradients otherwise."""
-        inside, captured = traced([bad]), self._store.captured()
+    def _is_traced(self, measured: list[mx.array]) -> bool:
+        """Whether this update, of which these arrays are a part, is being traced; evaluates them otherwise."""
+        inside, captured = traced(measured), self._store.captured()
         if inside and not captured:
             raise StaleScalarsError(
                 "update() is being traced, but opt.state is not among the inputs and outputs of mx.compile: counts "

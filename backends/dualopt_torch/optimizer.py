@@ -20,7 +20,7 @@ from dualopt.microbatches import GRADIENT, Evidence, stream_of
 from dualopt.namespace import TIERS
 from dualopt.plan import Plan
 from dualopt.proposal import Proposal
-from dualopt.recipe import Recipe
+from dualopt.recipe import TRUST, Recipe
 
 from .adopting import Adopting
 from .checking import all_finite, check_fit
@@ -279,7 +279,8 @@ class Optimizer(Microbatches, Evaluating, Adopting):
         if thawed is not None:
             raise RecipeError(f"{thawed!r} was frozen when the optimizer was made, and is not in it; make a new one")
         check_fit(gradients, self._named, self.plan)
-        return recorded(gradients) or all_finite(gradients, self.plan)
+        trusted = recorded(gradients) or self.plan.recipe.nonfinite == TRUST
+        return trusted or all_finite(gradients, self.plan)
 
 
 def _all_double(found: Any) -> bool:

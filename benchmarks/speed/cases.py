@@ -82,10 +82,11 @@ _ELEMENTWISE = (
         "adamw",
         "gpt30",
         (
-            "dualopt", *_TORCH, "heavyball", "torch-optimi", "pytorch-optimizer", "schedulefree", "optax",
-            "mlx compiled", "mlx eager", TWO_STATES,
+            "dualopt", "dualopt, trusted gradients", *_TORCH, "heavyball", "torch-optimi", "pytorch-optimizer",
+            "schedulefree", "optax", "mlx compiled", "mlx eager", TWO_STATES,
         ),
         "torch fused",
+        about="dualopt reads all gradients once more, so that bad ones change nothing, unless they are trusted",
     ),
     _case(
         "adamw flat16",
@@ -98,7 +99,10 @@ _ELEMENTWISE = (
         "adamw tiny300",
         "adamw",
         "tiny300",
-        ("dualopt", *_TORCH, "torch-optimi", "pytorch-optimizer", "schedulefree", "optax", "mlx compiled"),
+        (
+            "dualopt", "dualopt, trusted gradients", *_TORCH, "torch-optimi", "pytorch-optimizer", "schedulefree",
+            "optax", "mlx compiled",
+        ),
         "torch fused",
     ),
     _case(
