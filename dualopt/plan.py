@@ -239,8 +239,15 @@ class Plan:
         """Continue from `saved_counts` and `saved_sums`.
 
         Raises:
-            CheckpointError: they are not of this plan's parameters and rows; nothing has changed then.
+            CheckpointError: as `check`; nothing has changed then.
         """
+        self.check(saved, sums)
+        counts = {name: count for name, count in saved.items() if name != RUN}
+        self.tau = saved[RUN]
+        self._live(counts, {name: dict(sums.get(name, {})) for name in counts})
+
+    def check(self, saved: Mapping[str, int], sums: Mapping[str, Mapping[str, float]]) -> None:
+        """CheckpointError unless these are saved counts and sums of this plan's parameters and rows."""
         tau, counts = saved.get(RUN, -1), {name: count for name, count in saved.items() if name != RUN}
         if set(counts) != set(self.counts):
             odd = sorted(set(counts) ^ set(self.counts))[0]
@@ -251,8 +258,6 @@ class Plan:
             raise CheckpointError("saved counts are not whole numbers between 0 and the count of the run")
         for name in {*counts, *sums}:
             self._check_sums(name, sums.get(name, {}), counts.get(name, 0))
-        self.tau = tau
-        self._live(dict(counts), {name: dict(sums.get(name, {})) for name in counts})
 
     def _check_sums(self, name: str, sums: Mapping[str, float], count: int) -> None:
         """CheckpointError unless these are the sums that a parameter of this age has."""
