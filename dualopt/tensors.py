@@ -93,11 +93,16 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    directory = os.open(path.parent, os.O_RDONLY)
+    synchronise(path.parent)
+
+
+def synchronise(directory: Path) -> None:
+    """Put the names in a directory on the disk: a new one is durable only then. Raises: OSError."""
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(directory)  # the new name is durable only when its directory is
+        os.fsync(descriptor)
     finally:
-        os.close(directory)
+        os.close(descriptor)
 
 
 def write(

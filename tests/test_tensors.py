@@ -117,6 +117,26 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors have no names here")
+def test_the_bytes_are_on_the_disk_before_the_name_is_and_the_name_before_it_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, fsync, rename = [], os.fsync, Path.replace
+
+    def flushed(descriptor: int) -> None:
+        done.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    def replaced(self: Path, target: Path) -> Path:
+        done.append(target)
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "replace", replaced)
+    tensors.write(tmp_path / "a", {"w": np.ones(1)}, {})
+    assert [path.name for path in done] == [f".a.{os.getpid()}.tmp", "a", tmp_path.name]
+
+
 # ---- another reader and writer
 
 

@@ -4,20 +4,23 @@
     metrics.jsonl            one object per update: update, count, loss, elapsed (seconds) and, unless it is declined,
                              digest: of all bits, so that two logs tell where they parted (`first_parting`);
                              and per evaluation: update, count, validation_loss, elapsed
-    checkpoint.safetensors   the last snapshot (`dualopt.checkpoint`)
+    checkpoint.safetensors   the last snapshot (`dualopt.checkpoint`); checkpoint.1.safetensors the one before
     gradients.safetensors    the first gradients, if they were asked for
     loss.png                 the picture, if it was asked for
 
-Two directories can be compared without the machines that made them.
+Two directories can be compared without the machines that made them. One may be copied and go on elsewhere, on
+another framework too: the manifest notes under ``resumed`` what went on where.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,11 +112,11 @@ class Run:
                 raise CheckpointError(f"{path}: already holds a run ({name}); resume it or choose another directory")
         try:
             path.mkdir(parents=True, exist_ok=True)
-            run = cls(path, manifest)
-            run.truncate(-1)
-            run._write_manifest()
         except OSError as error:
             raise CheckpointError(f"{path}: cannot hold a run: {error.strerror or error}") from error
+        run = cls(path, manifest)
+        run.truncate(-1)
+        run._write_manifest()
         return run
 
     @classmethod
@@ -140,9 +143,10 @@ class Run:
     def resume(cls, path: str | Path, manifest: Manifest) -> Run:
         """The run in ``path``, or a new one if there is none yet.
 
-        ``manifest``: what would be run now. Only the number of updates and the intervals of evaluation and
-        checkpoints may differ; the manifest notes under ``resumed`` what went on where. Raises: DataError
-        for another text, CheckpointError for anything else that would not continue the same training.
+        ``manifest``: what would be run now. Only the number of updates, the intervals of evaluation and
+        checkpoints, and the framework and machine may differ; the manifest notes under ``resumed`` what went on
+        where. Raises: DataError for another text, CheckpointError for anything else that would not continue the
+        same training.
         """
         if not (Path(path) / "manifest.json").exists():
             return cls.create(path, manifest)
@@ -151,7 +155,6 @@ class Run:
         for name, before, now in (
             ("recipe", run.manifest["recipe"]["digest"], manifest["recipe"]["digest"]),
             ("tier", run.manifest["tier"], manifest["tier"]),
-            ("framework", run.manifest["framework"]["framework"], manifest["framework"]["framework"]),
             ("model", run.manifest["model"], manifest["model"]),
             *(
                 (name, run.manifest["settings"].get(name), manifest["settings"][name])
@@ -175,43 +178,90 @@ class Run:
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row to the metrics. A loss that is not finite is written as null."""
-        with self._metrics.open("ab") as file:
+        with _writing(self._metrics), self._metrics.open("ab") as file:
             file.write(_line(row))
 
     def sync(self) -> None:
         """Make the metrics durable; called before a checkpoint, so that it is never ahead of them."""
-        with self._metrics.open("rb") as file:
+        with _writing(self._metrics), self._metrics.open("rb") as file:
             os.fsync(file.fileno())
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from training in this directory. The lock goes with the process, however it ends.
+
+        Raises: CheckpointError if another one does.
+        """
+        with contextlib.ExitStack() as stack:
+            with _writing(self.path):
+                directory = os.open(self.path, os.O_RDONLY)
+            stack.callback(os.close, directory)
+            try:
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise CheckpointError(
+                    f"{self.path}: another process is training here; wait for it, or choose another directory"
+                ) from error
+            except OSError:  # a file system without locks
+                pass
+            yield
+
+    def sweep(self) -> None:
+        """Remove the half-written files that a process left when it was killed."""
+        with _writing(self.path):
+            for path in self.path.glob(".*.tmp"):
+                path.unlink()
 
     def rows(self) -> list[Row]:
         """All metrics in order, null losses as NaN. A last line that was cut off is left out.
 
         Raises: CheckpointError for any other line that is not an object with an integer ``update``.
         """
+        return [self._row(number, line) for number, line in enumerate(self._lines(), 1)]
+
+    def _lines(self) -> list[bytes]:
         try:
-            lines = self._metrics.read_bytes().split(b"\n")
+            return self._metrics.read_bytes().split(b"\n")[:-1]
         except OSError as error:
             raise CheckpointError(f"{self._metrics}: cannot be read: {error.strerror or error}") from error
-        rows: list[Row] = []
-        for number, line in enumerate(lines[:-1], 1):
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise CheckpointError(f"{self._metrics}: line {number} is damaged ({error})") from error
-            if not isinstance(row, dict) or type(row.get("update")) is not int:
-                raise CheckpointError(f"{self._metrics}: line {number} is damaged (it has no 'update')")
-            rows.append({k: math.nan if k in _LOSSES and v is None else v for k, v in row.items()})
-        return rows
+
+    def _row(self, number: int, line: bytes) -> Row:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{self._metrics}: line {number} is damaged ({error})") from error
+        if not isinstance(row, dict) or type(row.get("update")) is not int:
+            raise CheckpointError(f"{self._metrics}: line {number} is damaged (it has no 'update')")
+        return {k: math.nan if k in _LOSSES and v is None else v for k, v in row.items()}
 
     def truncate(self, update: int) -> None:
-        """Forget the metrics after ``update``; -1 forgets all of them."""
-        kept = [] if update < 0 else [row for row in self.rows() if row["update"] <= update]
-        with atomic(self._metrics) as file:
+        """Forget the metrics after ``update``; -1 forgets all of them. What is forgotten may be damaged."""
+        kept, reached = [], -1
+        for number, line in enumerate(self._lines() if update >= 0 else (), 1):
+            try:
+                row = self._row(number, line)
+            except CheckpointError:
+                if reached >= update:
+                    break
+                raise
+            reached = row["update"]
+            if reached <= update:
+                kept.append(row)
+        with _writing(self._metrics), atomic(self._metrics) as file:
             file.writelines(map(_line, kept))
 
     def _write_manifest(self) -> None:
-        with atomic(self.path / "manifest.json") as file:
+        with _writing(self.path), atomic(self.path / "manifest.json") as file:
             file.write(json.dumps(self.manifest, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """OSError as CheckpointError."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def compare_text(manifests: Mapping[str, Manifest]) -> None:
