@@ -157,7 +157,7 @@ class Lives:
 
     def logged(self) -> int:
         """The last update in the metrics."""
-        lines = (self.path / "metrics.jsonl").read_bytes().split(b"\n")[:-1] if self.path.exists() else []
+        lines = (self.path / "metrics.jsonl").read_bytes().split(b"\n")[:-1]
         return max((int(json.loads(line)["update"]) for line in lines), default=0)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -182,8 +182,14 @@ def compared(lives: Lives, whole: Lives, seen: list[tuple[int, str]], digests: d
 
 
 def kills(base: Path, lives: Lives, number: int, seed: int, most: float) -> dict[str, Any]:
-    """SIGKILL after a random part of `most` seconds, `number` times; then the run is finished and compared."""
-    chance, lost, seen, unfinished, ended = random.Random(seed), [], [(0, "")], 0, []
+    """SIGKILL after a random part of `most` seconds, `number` times; then the run is finished and compared.
+
+    `most` is at least what three short lives take, so that busy machines get on, too.
+    """
+    start = time.monotonic()
+    lives.finish(SETTINGS.evaluate_every)
+    most = max(most, 3 * (time.monotonic() - start))
+    chance, lost, seen, unfinished, ended = random.Random(seed), [], [lives.newest()], 0, []
     for _ in range(number):
         pid, pipe = lives.child(10**9)
         time.sleep(chance.uniform(0, most))
@@ -191,11 +197,9 @@ def kills(base: Path, lives: Lives, number: int, seed: int, most: float) -> dict
         os.waitpid(pid, 0)
         with open(pipe, "rb") as end:
             ended += [said] if (said := end.read().decode()) else []
-        there = lives.path.exists()
-        unfinished += there and bool([*lives.path.glob(".*.tmp"), *lives.path.glob("*.new.*")])
-        reached = lives.logged() if there else 0
+        unfinished += bool([*lives.path.glob(".*.tmp"), *lives.path.glob("*.new.*")])
         seen.append(lives.newest())
-        lost.append(max(reached, seen[-2][0]) - seen[-1][0])
+        lost.append(max(lives.logged(), seen[-2][0]) - seen[-1][0])
     last = seen[-1][0] + 5
     ended += [said] if (said := lives.finish(last)) != "done" else []
     seen.append(lives.newest())
