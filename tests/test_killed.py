@@ -39,7 +39,7 @@ LONG = pytest.mark.long
     [
         ("numpy", 10, 0.08),
         pytest.param("numpy", 200, 0.12, marks=LONG),
-        pytest.param("torch", 100, 0.4, marks=LONG),
+        pytest.param("torch", 200, 0.4, marks=LONG),
     ],
 )
 def test_a_killed_run_goes_on(framework: str, number: int, most: float) -> None:
