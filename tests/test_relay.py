@@ -38,9 +38,13 @@ CHANGES = 10
 
 @cache
 def case_of(name: str, updates: int) -> Case:
-    """A case of another length."""
+    """A case of exactly this length: some run a part of what their situation says."""
     case = CASES[name]
-    return replace(case, situation=replace(case.situation, updates=updates, spectral=updates))
+    for part in (1, 5, 10, 50):
+        longer = replace(case.situation, updates=part * updates, spectral=part * updates)
+        if (found := replace(case, situation=longer)).updates == updates:
+            return found
+    raise AssertionError(f"{name} has no length of {updates}")
 
 
 class Torch:
@@ -115,7 +119,7 @@ def test_there_are_ten_changes() -> None:
 
 
 SHORT = [("scionc/usual", 12), ("sf_normuon/usual", 12), ("rotational_adamw/usual", 12), ("adamw/bfloat16", 12)]
-KERNELS, HALF = ("scionc.spectral_conv/usual", 500), ("sf_adamw/bfloat16", 200)
+KERNELS, HALF = ("scionc.spectral_conv/usual", 200), ("sf_adamw/bfloat16", 200)
 FULL = [*((f"{row}/usual", 200) for row in ROWS), KERNELS, ("adamw/bfloat16", 200), HALF]
 
 
@@ -130,7 +134,7 @@ def test_no_bit_differs_from_a_run_that_never_moved(tmp_path: Path, name: str, u
     for moment, (t, snapshot) in zip(walk(case), moving, strict=True):
         assert digest_of(snapshot.parameters, snapshot.state) == digest_of(moment.theta_after, moment.state_after), t
         seen += 1
-    assert seen == case.updates
+    assert seen == updates
 
 
 @pytest.mark.parametrize(
@@ -138,7 +142,6 @@ def test_no_bit_differs_from_a_run_that_never_moved(tmp_path: Path, name: str, u
 )
 def test_the_fast_tier_stays_within_its_bounds(tmp_path: Path, row: str, updates: int) -> None:
     case = case_of(f"{row}/usual", updates)
-    assert case.updates == updates
     kept: dict[str, np.ndarray] = {}
     for t, snapshot in relay(case, "fast", both(CHANGES if updates > 20 else 3), tmp_path / "c.safetensors"):
         if t in checkpoints(updates):
