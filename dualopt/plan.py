@@ -15,7 +15,7 @@ from typing import Any
 
 from .clock import Clock
 from .counts import complement, increment
-from .errors import CheckpointError, GradientError, RecipeError, nearest
+from .errors import CheckpointError, CountError, GradientError, RecipeError, nearest
 from .planned import bind
 from .proposal import Cohort, Proposal
 from .recipe import Recipe
@@ -129,10 +129,25 @@ class Plan:
         Raises:
             CountError: `count` is not a positive integer.
             GradientError: a name that is not a parameter of the plan.
+            RecipeError: coordinates so large or small that no scalars can be made from them.
         """
         dtau = self.recipe.count.per_update if count is None else increment(count)
+        try:
+            return self._proposed(dtau, tuple(names), actions, steps)
+        except ArithmeticError as error:
+            raise RecipeError(
+                f"an update of {dtau} after {self.tau} has no scalars in float64 ({error}); "
+                "state coordinates of usual size"
+            ) from error
+
+    def _proposed(
+        self,
+        dtau: int,
+        chosen: tuple[str, ...],
+        actions: Sequence[Mapping[str, Any]] | None,
+        steps: Sequence[float] | None,
+    ) -> Proposal:
         drives = [self._drive(i, dtau, actions, steps) for i in range(len(self.groups))]
-        chosen = tuple(names)
         cohorts = []
         for cohort in self._last if chosen == self._names else self._cohorts(chosen):
             action, q, q_shrink = drives[cohort.group]
@@ -189,8 +204,18 @@ class Plan:
 
     def current_step(self, i: int) -> float:
         """η of the last update of group i under the recipe's schedule."""
+        return self.step_at(i, self.tau)
+
+    def step_at(self, i: int, tau: int) -> float:
+        """The same for the update that ended at `tau`; the peak before the first one.
+
+        Raises:
+            CountError: a schedule that cannot be followed so far.
+        """
         planned, per_update = self.groups[i], self.recipe.count.per_update
-        q, _ = self._schedule.at(self.tau, min(per_update, self.tau), planned.shrink_half_life, per_update)
+        if not tau:
+            return planned.step
+        q, _ = self._schedule.at(tau, min(per_update, tau), planned.shrink_half_life, per_update)
         return planned.step * q
 
     def commit(self, proposal: Proposal) -> None:
@@ -258,6 +283,11 @@ class Plan:
             raise CheckpointError("saved counts are not whole numbers between 0 and the count of the run")
         for name in {*counts, *sums}:
             self._check_sums(name, sums.get(name, {}), counts.get(name, 0))
+        try:
+            for i in range(len(self.groups)):
+                self.step_at(i, tau)
+        except CountError as error:
+            raise CheckpointError(f"saved counts reach {tau}: {error}") from error
 
     def _check_sums(self, name: str, sums: Mapping[str, float], count: int) -> None:
         """CheckpointError unless these are the sums that a parameter of this age has."""

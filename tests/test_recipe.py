@@ -259,6 +259,26 @@ def tables(draw: st.DrawFn) -> dict[str, Any]:
     return table | own
 
 
+def test_a_constant_shrink_schedule_says_nothing() -> None:
+    plain = Recipe.from_dict({"group": [ADAMW]})
+    stated = Recipe.from_dict({"group": [ADAMW], "shrink_schedule": {}})
+    assert stated == plain
+    assert stated.digest() == plain.digest()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (0, "a recipe is a table"),
+        ({**scheduled(warmup=10**400)}, "must be a finite number"),
+        ({"group": [{**ADAMW, "shrink": 10**400}]}, "is not one of"),
+    ],
+)
+def test_numbers_and_tables_of_no_size_are_refused(table: Any, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_dict(table)
+
+
 @given(tables())
 def test_a_recipe_survives_its_text(table: dict[str, Any]) -> None:
     recipe = Recipe.from_dict(table)
