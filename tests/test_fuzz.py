@@ -7,6 +7,7 @@ Every test counts how far its examples got.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import json
@@ -489,6 +490,30 @@ def test_the_count_of_a_checkpoint_costs_no_time() -> None:
 
 
 # ---- run directories
+
+
+def test_nothing_that_reads_files_can_execute_them() -> None:
+    """No pickle, marshal or eval anywhere in the packages but where code of our own is generated."""
+    found = []
+    for path in sorted([*ROOT.glob("dualopt/**/*.py"), *ROOT.glob("backends/**/*.py")]):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            found += [f"{where} imports {n}" for n in names if n.split(".")[0] in EXECUTING]
+            if isinstance(node, ast.Call):
+                called, stated = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
+                if called in ("eval", "exec", "__import__") or (
+                    called == "torch.load" and stated["weights_only"] != "True"
+                ):
+                    found.append(f"{where} calls {called}")
+                if stated.get("allow_pickle", "False") != "False" or called in ("np.load", "numpy.load"):
+                    found.append(f"{where} calls {called}")
+    assert [place for place in found if not place.startswith("backends/dualopt_torch/triton/source.py")] == []
+    assert len(found) == 1  # the kernels, from the core's own formulas
+
+
+EXECUTING = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml"}
 
 
 def test_run_directories(tmp_path: Path) -> None:

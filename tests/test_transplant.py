@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def test_another_recipe_is_refused_by_its_first_difference(framework: str) -> No
     saved = side("torch", SHAPES, updates=2).snapshot()
     assert saved.origin.tier == "exact"
     assert saved.origin.versions.startswith("dualopt ")
-    assert Recipe.from_dict(__import__("tomllib").loads(saved.origin.recipe)) == RECIPE
+    assert Recipe.from_dict(tomllib.loads(saved.origin.recipe)) == RECIPE
     longer = Group("adamw", {"step": 0.02}, name="body", match=("body.*",))
     other = Group("adam_l2", {"step": 0.01}, name="body", match=("body.*",))
     first = Group("adamw", {"step": 0.01}, name="trunk", match=("body.*",))
