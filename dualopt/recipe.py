@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -182,8 +181,8 @@ class Recipe:
         if len(content) > LARGEST:
             raise RecipeError(f"{path}: too large for a recipe, more than {LARGEST} bytes")
         try:
-            table = tomllib.loads(content.decode())
-        except (ValueError, RecursionError) as error:
+            table = toml.tables(content.decode())
+        except ValueError as error:
             raise RecipeError(f"{path}: not valid TOML ({error})") from error
         try:
             return cls.from_dict(table)
