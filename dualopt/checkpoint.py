@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -27,14 +26,14 @@ from typing import Any
 
 import numpy as np
 
-from dualopt import tensors
-from dualopt.errors import CheckpointError
+from dualopt import tensors, toml
+from dualopt.counts import LARGEST_COUNT
+from dualopt.errors import CheckpointError, CountError, DamagedError, RecipeError
 from dualopt.recipe import Recipe
 
 Array = np.ndarray[Any, Any]
 
 FORMAT = "2"
-LARGEST_COUNT = 2**63 - 1
 _RESERVED = "dualopt."
 _FORMAT_KEY = _RESERVED + "format"
 _COUNTS_KEY = _RESERVED + "counts"
@@ -109,7 +108,7 @@ def save(path: str | Path, snapshot: Snapshot, *, metadata: Mapping[str, str]) -
 def load(path: str | Path) -> tuple[Snapshot, dict[str, str]]:
     """The snapshot, with an entry of ``state`` for every parameter, and the caller's metadata.
 
-    Raises: CheckpointError for a damaged file, another format, or state without its parameter.
+    Raises: DamagedError for a damaged file, CheckpointError for another format, or state without its parameter.
     """
     file = tensors.read(path)
     version = file.metadata.get(_FORMAT_KEY)
@@ -118,7 +117,7 @@ def load(path: str | Path) -> tuple[Snapshot, dict[str, str]]:
     if version != FORMAT:
         raise CheckpointError(f"{path}: checkpoint format {version!r}; this version of dualopt reads {FORMAT!r}")
     if file.sha256 is None:
-        raise CheckpointError(f"{path}: it has no checksum, so nobody can tell whether it is damaged; save it again")
+        raise DamagedError(f"{path}: it has no checksum, so nobody can tell whether it is damaged; save it again")
     try:
         counts = json.loads(file.metadata.get(_COUNTS_KEY, ""))
     except (ValueError, RecursionError) as error:
@@ -221,10 +220,12 @@ def require_recipe(snapshot: Snapshot, recipe: Recipe, *, where: str) -> None:
     if not text or text == recipe.to_toml():
         return
     try:
-        saved = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
+        saved = Recipe.from_dict(toml.tables(text))
+    except (RecipeError, CountError) as error:
+        raise CheckpointError(f"{where}: the recipe in its metadata cannot be carried out ({error})") from error
+    except ValueError as error:
         raise CheckpointError(f"{where}: the recipe in its metadata is no valid TOML ({error})") from error
-    apart = _apart("", saved, tomllib.loads(recipe.to_toml()))
+    apart = _apart("", saved.to_dict(), recipe.to_dict())
     if apart:
         raise CheckpointError(
             f"{where}: saved under another recipe, where {apart}; continue with the recipe it was saved with, or "
@@ -233,15 +234,15 @@ def require_recipe(snapshot: Snapshot, recipe: Recipe, *, where: str) -> None:
 
 
 def _apart(where: str, saved: object, here: object) -> str:
-    """Where two TOML values differ first, in words; empty if they do not."""
+    """Where two values of recipes' tables differ first, in words; empty if they do not."""
     match saved, here:
         case dict(), dict():
             for key in dict.fromkeys((*saved, *here)):
                 if found := _apart(f"{where}.{key}" if where else key, saved.get(key), here.get(key)):
                     return found
             return ""
-        case list(), list() if any(isinstance(x, dict) for x in (*saved, *here)):
-            one, two = ({x.get("name", i): x for i, x in enumerate(found)} for found in (saved, here))
+        case list(), list() if where == "group":
+            one, two = ({group["name"]: group for group in found} for found in (saved, here))
             found = _apart(where, one, two)
             return found or ("" if list(one) == list(two) else f"{where}: the groups are in another order")
     if saved == here:

@@ -5,8 +5,8 @@
     checkpoint.new.safetensors   complete, and about to become the newest
 
 A file is complete and on the disk before it has a name, and what is older is renamed only then. So there is no moment
-at which the newest complete one is lost. What does not keep its checksum is set aside, as
-checkpoint.damaged.safetensors, and the one before is read.
+at which the newest complete one is lost. What is damaged is set aside, as checkpoint.damaged.safetensors, and the one
+before is read. What is whole and cannot be read, such as one of another version, is an error: it is not passed over.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import checkpoint, tensors
+from . import checkpoint, durable
 from .checkpoint import Snapshot
-from .errors import CheckpointError
+from .errors import CheckpointError, DamagedError
 
 Tell = Callable[[str], None]
 
@@ -51,13 +51,14 @@ class Series:
 
         ``tell``: called with what is wrong with a newer one, and what is used instead.
 
-        Raises: CheckpointError if none of them is intact.
+        Raises: CheckpointError if none of them is intact, or one that is newer than the first intact one is whole and
+        cannot be read.
         """
-        wrong: list[tuple[Path, CheckpointError]] = []
+        wrong: list[tuple[Path, DamagedError]] = []
         for path in self.files():
             try:
                 found = checkpoint.load(path)
-            except CheckpointError as error:
+            except DamagedError as error:
                 wrong.append((path, error))
                 continue
             for damaged, reason in wrong:
@@ -76,7 +77,7 @@ class Series:
         for older, newer in zip(reversed(names), reversed(names[:-1]), strict=False):
             if newer.exists():
                 newer.replace(older)
-        tensors.synchronise(self.path.parent)
+        durable.synchronise(self.path.parent)
 
     def _named(self, word: str | int) -> Path:
         return self.path.with_name(f"{self.path.stem}.{word}{self.path.suffix}")

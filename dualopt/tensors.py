@@ -13,20 +13,21 @@ any bit that has changed since. Files of others are read without.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
-from dualopt.errors import CheckpointError
+from dualopt.durable import atomic
+from dualopt.errors import CheckpointError, DamagedError
 
 Array = np.ndarray[Any, Any]
 
@@ -73,36 +74,8 @@ class _Entry:
     end: int
 
 
-class _DamagedError(Exception):
-    """The reason why a file is not readable; `read` adds which file."""
-
-
-@contextlib.contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under ``path`` complete or not at all, also when the machine stops.
-
-    Raises: OSError. The temporary file is removed when the body raises.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    synchronise(path.parent)
-
-
-def synchronise(directory: Path) -> None:
-    """Put the names in a directory on the disk: a new one is durable only then. Raises: OSError."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+class _Damage(Exception):  # noqa: N818
+    """What is wrong with a file; `read` adds which file."""
 
 
 def write(
@@ -153,7 +126,10 @@ def write(
 
 
 def read(path: str | Path) -> TensorFile:
-    """Read and check a whole file. Raises: CheckpointError naming the file and what is wrong with it."""
+    """Read and check a whole file.
+
+    Raises: DamagedError for one that is not what was written, CheckpointError for one that cannot be read.
+    """
     try:
         with Path(path).open("rb") as file:
             metadata, entries, text = _header(file)
@@ -163,13 +139,14 @@ def read(path: str | Path) -> TensorFile:
             for name, entry in sorted(entries.items(), key=_place):
                 tensors[name] = _array(file, name, entry, found.update)
             if checksum not in (None, found.hexdigest()):
-                raise _DamagedError(f"its checksum says {checksum[:12]}..., its bytes are {found.hexdigest()[:12]}...")
+                raise _Damage(f"its checksum says {checksum[:12]}..., its bytes are {found.hexdigest()[:12]}...")
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+        kind = DamagedError if error.errno == errno.EIO else CheckpointError  # EIO: the disk is
+        raise kind(f"{path}: cannot be read: {error.strerror or error}") from error
     except MemoryError as error:
         raise CheckpointError(f"{path}: does not fit into memory") from error
-    except _DamagedError as error:
-        raise CheckpointError(
+    except _Damage as error:
+        raise DamagedError(
             f"{path}: {error}. The file is damaged or no safetensors file; use an earlier checkpoint"
         ) from error
     return TensorFile(tensors, metadata, {name: entry.dtype for name, entry in entries.items()}, checksum)
@@ -226,48 +203,48 @@ def _header(file: BufferedReader) -> tuple[dict[str, str], dict[str, _Entry], by
     size = os.fstat(file.fileno()).st_size
     prefix = file.read(8)
     if len(prefix) < 8:
-        raise _DamagedError(f"it has {size} bytes, too few for a header")
+        raise _Damage(f"it has {size} bytes, too few for a header")
     length = int.from_bytes(prefix, "little")
     if length > size - 8 or length > _HEADER_LIMIT:
-        raise _DamagedError(f"its header claims {length} bytes, the file has {size}")
+        raise _Damage(f"its header claims {length} bytes, the file has {size}")
     text = file.read(length)
     if text[:1] != b"{":
-        raise _DamagedError("its header is no JSON object")
+        raise _Damage("its header is no JSON object")
     try:
         header: dict[str, Any] = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
         metadata = header.pop(_METADATA, {})
         json.dumps([list(header), metadata], ensure_ascii=False).encode()  # no lone surrogates
     except (ValueError, RecursionError) as error:
-        raise _DamagedError(f"its header is no valid JSON ({error})") from error
+        raise _Damage(f"its header is no valid JSON ({error})") from error
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _DamagedError("its metadata is not an object of strings")
+        raise _Damage("its metadata is not an object of strings")
     entries = {name: _entry(name, claim) for name, claim in header.items()}
     position = 0
     for name, entry in sorted(entries.items(), key=_place):
         if entry.begin != position:
-            raise _DamagedError(f"{name!r} begins at byte {entry.begin} of the data instead of {position}")
+            raise _Damage(f"{name!r} begins at byte {entry.begin} of the data instead of {position}")
         position = entry.end
     if position != size - 8 - length:
-        raise _DamagedError(f"its tensors cover {position} bytes of data, the file has {size - 8 - length}")
+        raise _Damage(f"its tensors cover {position} bytes of data, the file has {size - 8 - length}")
     return metadata, entries, prefix + text
 
 
 def _entry(name: str, claim: object) -> _Entry:
     if not isinstance(claim, dict) or claim.keys() != {"dtype", "shape", "data_offsets"}:
-        raise _DamagedError(f"{name!r} is not described by dtype, shape and data_offsets")
+        raise _Damage(f"{name!r} is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = claim["dtype"], claim["shape"], claim["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _NUMPY:
-        raise _DamagedError(f"{name!r} has the unknown dtype {dtype!r}; valid are {', '.join(_NUMPY)}")
+        raise _Damage(f"{name!r} has the unknown dtype {dtype!r}; valid are {', '.join(_NUMPY)}")
     if not _naturals(shape) or len(shape) > _DIMENSION_LIMIT:
-        raise _DamagedError(f"{name!r} has the shape {shape!r}")
+        raise _Damage(f"{name!r} has the shape {shape!r}")
     if not _naturals(offsets) or len(offsets) != 2:
-        raise _DamagedError(f"{name!r} has the data_offsets {offsets!r}")
+        raise _Damage(f"{name!r} has the data_offsets {offsets!r}")
     itemsize = np.dtype(_NUMPY[dtype]).itemsize
     if math.prod(max(d, 1) for d in shape) * itemsize >= 2**63:
-        raise _DamagedError(f"{name!r} has the impossible shape {shape!r}")
+        raise _Damage(f"{name!r} has the impossible shape {shape!r}")
     begin, end = offsets
     if end - begin != math.prod(shape) * itemsize:
-        raise _DamagedError(
+        raise _Damage(
             f"{name!r} of shape {shape!r} and dtype {dtype} has data_offsets {offsets!r}: "
             f"{end - begin} bytes instead of {math.prod(shape) * itemsize}"
         )
@@ -279,10 +256,10 @@ def _array(file: BufferedReader, name: str, entry: _Entry, seen: Callable[[memor
     array = np.empty(entry.shape, _NUMPY[entry.dtype])
     raw = array.reshape(-1).data.cast("B")
     if file.readinto(raw) != len(raw):
-        raise _DamagedError(f"it ends inside {name!r}")
+        raise _Damage(f"it ends inside {name!r}")
     seen(raw)
     if entry.dtype == "BOOL" and np.any(array.view(np.uint8) > 1):
-        raise _DamagedError(f"{name!r} of dtype BOOL holds bytes other than 0 and 1")
+        raise _Damage(f"{name!r} of dtype BOOL holds bytes other than 0 and 1")
     if entry.dtype == "BF16":
         return (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return array.astype(array.dtype.newbyteorder("="), copy=False)

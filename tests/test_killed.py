@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dualopt import checkpoint, tensors
+from dualopt import checkpoint, durable
 from dualopt.checkpoint import Snapshot
 from dualopt.errors import CheckpointError
 from dualopt.series import Series
@@ -130,7 +130,7 @@ def test_a_save_that_ends_between_two_operations_loses_nothing(
 ) -> None:
     """Every rename and every synchronisation of a save is made the last one."""
     series, left = filled(tmp_path, 3, 3), iter(range(after))
-    rename, synchronise = Path.replace, tensors.synchronise
+    rename, synchronise = Path.replace, durable.synchronise
 
     def stop() -> None:
         if next(left, None) is None:
@@ -146,7 +146,7 @@ def test_a_save_that_ends_between_two_operations_loses_nothing(
 
     with monkeypatch.context() as m:
         m.setattr(Path, "replace", replace)
-        m.setattr(tensors, "synchronise", put)
+        m.setattr(durable, "synchronise", put)
         with pytest.raises(KeyboardInterrupt):
             series.save(numbered(4), metadata={"update": "4"})
     found = series.load(pytest.fail)
