@@ -409,7 +409,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, text: Text) -
     with pytest.raises(CheckpointError, match="another model"):
         train(other, text, SETTINGS, run)
     run.manifest["recipe"]["digest"] = "def"
-    with pytest.raises(CheckpointError, match="not a checkpoint of the run"):
+    with pytest.raises(CheckpointError, match="the newest checkpoint is not one of this run"):
         train(trainer, text, SETTINGS, run)
     run.manifest["recipe"]["digest"] = "abc"
     with pytest.raises(CheckpointError, match="holds 3 of the first 4"):

@@ -156,8 +156,5 @@ class Saving(mlx_optimizers.Optimizer):
         self.plan.restore(counts, sums)
         self._store.updates = updates
         self._store.keep(memory)
-        if self.plan.tau:
-            self._steps = tuple(self.plan.current_step(i) for i in range(len(self.plan.groups)))
-        else:
-            self._steps = tuple(g.step for g in self.plan.groups)
+        self._steps = tuple(self.plan.current_step(i) for i in range(len(self.plan.groups)))
         self._done()

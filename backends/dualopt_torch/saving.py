@@ -126,7 +126,7 @@ class Saving(torch.optim.Optimizer):
         )
         for i, group in enumerate(self.param_groups):
             group["tau"] = self.plan.tau
-            if self.plan.scheduled and self.plan.tau:
+            if self.plan.scheduled:
                 group["lr"] = self._written[i] = self.plan.current_step(i)
 
     def _check_state(self, shapes: Mapping[str, Mapping[str, tuple[int, ...]]], counts: Mapping[str, int]) -> None:

@@ -15,10 +15,7 @@ another framework too: the manifest notes under ``resumed`` what went on where.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import math
-import os
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -28,10 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from dualopt import __version__
+from dualopt import __version__, durable
 from dualopt.errors import CheckpointError, DataError
-from dualopt.tensors import atomic
+from dualopt.workload import rows
 from dualopt.workload.model import GPTConfig
+from dualopt.workload.rows import Row
 from dualopt.workload.settings import Settings
 from dualopt.workload.text import Text, unigram_entropy
 
@@ -48,10 +46,8 @@ _KEYS = {
     "versions": dict,
     "platform": str,
 }
-_LOSSES = ("loss", "validation_loss")
 
 Manifest = dict[str, Any]
-Row = dict[str, Any]
 
 
 def manifest(
@@ -106,17 +102,22 @@ class Run:
     @classmethod
     def create(cls, path: str | Path, manifest: Manifest) -> Run:
         """A new directory. Raises: CheckpointError if it already holds a run."""
-        path = Path(path)
-        for name in ("manifest.json", "checkpoint.safetensors"):
-            if (path / name).exists():
-                raise CheckpointError(f"{path}: already holds a run ({name}); resume it or choose another directory")
+        run = cls(Path(path), manifest)
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            made = [p for p in (run.path, *run.path.parents) if not p.exists()]
+            run.path.mkdir(parents=True, exist_ok=True)
+            for directory in made:
+                durable.synchronise(directory.parent)
         except OSError as error:
             raise CheckpointError(f"{path}: cannot hold a run: {error.strerror or error}") from error
-        run = cls(path, manifest)
-        run.truncate(-1)
-        run._write_manifest()
+        with run.alone():
+            for there in (run.path / "manifest.json", run.checkpoint):
+                if there.exists():
+                    raise CheckpointError(
+                        f"{path}: already holds a run ({there.name}); resume it or choose another directory"
+                    )
+            run.truncate(-1)
+            run._write_manifest()
         return run
 
     @classmethod
@@ -134,9 +135,12 @@ class Run:
         for key, kind in _KEYS.items():
             if not isinstance(found.get(key), kind):
                 raise CheckpointError(f"{file}: damaged, {key!r} is missing or no {kind.__name__}")
-        for key, inner in (("text", "sha256"), ("recipe", "digest"), ("framework", "framework")):
+        for key, inner in (("text", "sha256"), ("recipe", "digest")):
             if not isinstance(found[key].get(inner), str):
                 raise CheckpointError(f"{file}: damaged, {key!r} has no {inner!r}")
+        again = found.get("resumed", [])
+        if not isinstance(again, list) or not all(isinstance(_host(part), str) for part in (found, *again)):
+            raise CheckpointError(f"{file}: damaged, it does not say which frameworks trained the run")
         return cls(Path(path), found)
 
     @classmethod
@@ -150,41 +154,51 @@ class Run:
         """
         if not (Path(path) / "manifest.json").exists():
             return cls.create(path, manifest)
-        run = cls.open(path)
-        compare_text({"the run": run.manifest, "now": manifest})
+        with cls(Path(path), manifest).alone():
+            run = cls.open(path)
+            run._require_same(manifest)
+            now = {key: manifest[key] for key in ("started", "settings", "framework", "versions", "platform")}
+            run.manifest.setdefault("resumed", []).append(now)
+            run._write_manifest()
+        return run
+
+    def _require_same(self, manifest: Manifest) -> None:
+        """DataError or CheckpointError unless this manifest means the same training."""
+        compare_text({"the run": self.manifest, "now": manifest})
         for name, before, now in (
-            ("recipe", run.manifest["recipe"]["digest"], manifest["recipe"]["digest"]),
-            ("tier", run.manifest["tier"], manifest["tier"]),
-            ("model", run.manifest["model"], manifest["model"]),
+            ("recipe", self.manifest["recipe"]["digest"], manifest["recipe"]["digest"]),
+            ("tier", self.manifest["tier"], manifest["tier"]),
+            ("model", self.manifest["model"], manifest["model"]),
             *(
-                (name, run.manifest["settings"].get(name), manifest["settings"][name])
+                (name, self.manifest["settings"].get(name), manifest["settings"][name])
                 for name in ("batch", "seed", "unit")
             ),
         ):
             if before != now:
                 raise CheckpointError(
-                    f"{path}: cannot be resumed with another {name}: it has {before!r}, asked for is {now!r}"
+                    f"{self.path}: cannot be resumed with another {name}: it has {before!r}, asked for is {now!r}"
                 )
-        now = {key: manifest[key] for key in ("started", "settings", "framework", "versions", "platform")}
-        run.manifest.setdefault("resumed", []).append(now)
-        run._write_manifest()
-        return run
 
     @property
     def label(self) -> str:
-        """A short name for plots and tables: framework and device."""
-        framework = self.manifest["framework"]
-        return f"{framework['framework']} ({framework.get('device', 'unknown device')})"
+        """A short name for plots and tables: framework and device, and those that went on with the run."""
+        names = [f"{f['framework']} ({f.get('device', 'unknown device')})" for f in self.frameworks]
+        return ", then ".join(name for name, before in zip(names, [None, *names], strict=False) if name != before)
+
+    @property
+    def frameworks(self) -> list[dict[str, Any]]:
+        """What trained the run, in order: the `describe()` of each trainer."""
+        return [part["framework"] for part in (self.manifest, *self.manifest.get("resumed", []))]
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row to the metrics. A loss that is not finite is written as null."""
         with _writing(self._metrics), self._metrics.open("ab") as file:
-            file.write(_line(row))
+            file.write(rows.line(row))
 
     def sync(self) -> None:
         """Make the metrics durable; called before a checkpoint, so that it is never ahead of them."""
         with _writing(self._metrics), self._metrics.open("rb") as file:
-            os.fsync(file.fileno())
+            durable.flush(file.fileno())
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -194,16 +208,12 @@ class Run:
         """
         with contextlib.ExitStack() as stack:
             with _writing(self.path):
-                directory = os.open(self.path, os.O_RDONLY)
-            stack.callback(os.close, directory)
-            try:
-                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise CheckpointError(
-                    f"{self.path}: another process is training here; wait for it, or choose another directory"
-                ) from error
-            except OSError:  # a file system without locks
-                pass
+                try:
+                    stack.enter_context(durable.alone(self.path))
+                except BlockingIOError as error:
+                    raise CheckpointError(
+                        f"{self.path}: another process is training here; wait for it, or choose another directory"
+                    ) from error
             yield
 
     def sweep(self) -> None:
@@ -227,31 +237,28 @@ class Run:
 
     def _row(self, number: int, line: bytes) -> Row:
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            return rows.parsed(line)
+        except ValueError as error:
             raise CheckpointError(f"{self._metrics}: line {number} is damaged ({error})") from error
-        if not isinstance(row, dict) or type(row.get("update")) is not int:
-            raise CheckpointError(f"{self._metrics}: line {number} is damaged (it has no 'update')")
-        return {k: math.nan if k in _LOSSES and v is None else v for k, v in row.items()}
 
     def truncate(self, update: int) -> None:
         """Forget the metrics after ``update``; -1 forgets all of them. What is forgotten may be damaged."""
-        kept, reached = [], -1
+        kept: list[Row] = []
         for number, line in enumerate(self._lines() if update >= 0 else (), 1):
             try:
                 row = self._row(number, line)
             except CheckpointError:
-                if reached >= update:
+                if kept and kept[-1]["update"] >= update:
                     break
                 raise
-            reached = row["update"]
-            if reached <= update:
-                kept.append(row)
-        with _writing(self._metrics), atomic(self._metrics) as file:
-            file.writelines(map(_line, kept))
+            if row["update"] > update:
+                break
+            kept.append(row)
+        with _writing(self._metrics), durable.atomic(self._metrics) as file:
+            file.writelines(map(rows.line, kept))
 
     def _write_manifest(self) -> None:
-        with _writing(self.path), atomic(self.path / "manifest.json") as file:
+        with _writing(self.path), durable.atomic(self.path / "manifest.json") as file:
             file.write(json.dumps(self.manifest, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
@@ -290,9 +297,10 @@ def first_parting(one: Run, other: Run) -> int | None:
     return next((update for update in common if left[update] != right[update]), None)
 
 
-def _line(row: Mapping[str, Any]) -> bytes:
-    finite = {k: None if k in _LOSSES and not math.isfinite(v) else v for k, v in row.items()}
-    return json.dumps(finite, allow_nan=False).encode() + b"\n"
+def _host(part: object) -> object:
+    """The name of the framework in a part of a manifest."""
+    framework = part.get("framework") if isinstance(part, dict) else None
+    return framework.get("framework") if isinstance(framework, dict) else None
 
 
 def _text(manifest: Manifest) -> str:

@@ -161,8 +161,8 @@ def _restore(
     snapshot, metadata = found
     update = metadata.get("update", "")
     if not _UPDATE.fullmatch(update) or metadata.get("recipe") != run.manifest["recipe"]["digest"]:
-        raise CheckpointError(f"{run.checkpoint}: not a checkpoint of the run in {run.path}; restore the right file")
-    require(snapshot, parameter_shapes(trainer.config), where=str(run.checkpoint))
+        raise CheckpointError(f"{run.path}: the newest checkpoint is not one of this run; restore the right file")
+    require(snapshot, parameter_shapes(trainer.config), where=f"{run.path}: the newest checkpoint")
     recording.restart(int(update))
     trainer.restore(snapshot)
     run.truncate(int(update))
