@@ -13,7 +13,7 @@ LOSSES = ("loss", "validation_loss")
 _NUMBERS = (*LOSSES, "elapsed")
 
 
-def line(row: Mapping[str, Any]) -> bytes:
+def encoded(row: Mapping[str, Any]) -> bytes:
     """A row as a line, with its end."""
     finite = {k: None if k in LOSSES and not math.isfinite(v) else v for k, v in row.items()}
     return json.dumps(finite, allow_nan=False).encode() + b"\n"

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -27,9 +28,8 @@ import numpy as np
 
 from dualopt import __version__, durable
 from dualopt.errors import CheckpointError, DataError
-from dualopt.workload import rows
 from dualopt.workload.model import GPTConfig
-from dualopt.workload.rows import Row
+from dualopt.workload.rows import Row, encoded, parsed
 from dualopt.workload.settings import Settings
 from dualopt.workload.text import Text, unigram_entropy
 
@@ -126,6 +126,7 @@ class Run:
         file = Path(path) / "manifest.json"
         try:
             found = json.loads(file.read_bytes())
+            json.dumps(found, ensure_ascii=False).encode()  # it can be written again: no lone surrogates
         except OSError as error:
             raise CheckpointError(f"{file}: no run is here: {error.strerror or error}") from error
         except (ValueError, RecursionError) as error:
@@ -152,7 +153,7 @@ class Run:
         where. Raises: DataError for another text, CheckpointError for anything else that would not continue the
         same training.
         """
-        if not (Path(path) / "manifest.json").exists():
+        if not os.path.exists(Path(path) / "manifest.json"):
             return cls.create(path, manifest)
         with cls(Path(path), manifest).alone():
             run = cls.open(path)
@@ -193,7 +194,7 @@ class Run:
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row to the metrics. A loss that is not finite is written as null."""
         with _writing(self._metrics), self._metrics.open("ab") as file:
-            file.write(rows.line(row))
+            file.write(encoded(row))
 
     def sync(self) -> None:
         """Make the metrics durable; called before a checkpoint, so that it is never ahead of them."""
@@ -237,7 +238,7 @@ class Run:
 
     def _row(self, number: int, line: bytes) -> Row:
         try:
-            return rows.parsed(line)
+            return parsed(line)
         except ValueError as error:
             raise CheckpointError(f"{self._metrics}: line {number} is damaged ({error})") from error
 
@@ -255,7 +256,7 @@ class Run:
                 break
             kept.append(row)
         with _writing(self._metrics), durable.atomic(self._metrics) as file:
-            file.writelines(map(rows.line, kept))
+            file.writelines(map(encoded, kept))
 
     def _write_manifest(self) -> None:
         with _writing(self.path), durable.atomic(self.path / "manifest.json") as file:
