@@ -3,7 +3,9 @@ interval, nothing corrupt is resumed, and a resumed run has the bits of one that
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dualopt import checkpoint, durable
+from dualopt import checkpoint, durable, tensors
 from dualopt.checkpoint import Snapshot
 from dualopt.errors import CheckpointError
 from dualopt.series import Series
 from dualopt.workload.run import Run
+from dualopt.workload.train import train
 
 from . import killed
 
@@ -124,6 +127,38 @@ def test_what_is_damaged_is_set_aside_with_a_message(tmp_path: Path) -> None:
         series.load(pytest.fail)
 
 
+@pytest.mark.parametrize(("code", "passed_over"), [(errno.EIO, True), (errno.EACCES, False)])
+def test_what_the_disk_has_lost_is_passed_over_and_what_is_locked_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, passed_over: bool
+) -> None:
+    series, told, real = filled(tmp_path, 2, 2), list[str](), tensors._header
+
+    def refusing(file: Any) -> Any:
+        if Path(file.name) == series.path:
+            raise OSError(code, os.strerror(code))
+        return real(file)
+
+    monkeypatch.setattr(tensors, "_header", refusing)
+    if passed_over:
+        found = series.load(told.append)
+        assert found is not None
+        assert found[1] == {"update": "1"}
+        assert "Input/output error" in told[0]
+        return
+    with pytest.raises(CheckpointError, match="Permission denied"):
+        series.load(pytest.fail)
+    assert series.path.exists()
+
+
+def test_a_checkpoint_of_another_version_is_not_passed_over(tmp_path: Path) -> None:
+    series = filled(tmp_path, 2, 2)
+    tensors.write(series.path, {}, {"dualopt.format": "99"})
+    before = series.path.read_bytes()
+    with pytest.raises(CheckpointError, match="format '99'"):
+        series.load(pytest.fail)
+    assert series.path.read_bytes() == before
+
+
 @pytest.mark.parametrize("after", range(6))
 def test_a_save_that_ends_between_two_operations_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
@@ -176,6 +211,21 @@ def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(tmp_path: P
 def test_a_second_process_may_not_train_in_the_same_directory(tmp_path: Path) -> None:
     lives = killed.Lives(tmp_path / "run", killed.Trainer, killed.load_text())
     lives.train(7)
-    with Run.open(lives.path).alone(), pytest.raises(CheckpointError, match="another process is training here"):
-        lives.train(14)
+    before = {path.name: path.read_bytes() for path in lives.path.iterdir()}
+    refused = pytest.raises(CheckpointError, match="another process is training here")
+    with Run.open(lives.path).alone():
+        with refused:
+            lives.train(14)
+        with refused:
+            Run.create(lives.path, lives.told)
+        with refused:
+            train(killed.Trainer(killed.CONFIG), lives.text, killed.SETTINGS, Run.open(lives.path))
+    assert {path.name: path.read_bytes() for path in lives.path.iterdir()} == before
     lives.train(14)
+
+
+def test_the_names_of_new_directories_are_put_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lives, done = killed.Lives(tmp_path / "runs" / "deep", killed.Trainer, killed.load_text()), list[Path]()
+    monkeypatch.setattr(durable, "synchronise", done.append)
+    Run.create(lives.path, lives.told)
+    assert set(done) == {tmp_path, tmp_path / "runs", lives.path}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from dualopt import checkpoint, tensors
+from dualopt import checkpoint, durable, tensors
 from dualopt.checkpoint import Snapshot
 from dualopt.errors import CheckpointError
 
@@ -135,6 +136,27 @@ def test_the_bytes_are_on_the_disk_before_the_name_is_and_the_name_before_it_ret
     monkeypatch.setattr(Path, "replace", replaced)
     tensors.write(tmp_path / "a", {"w": np.ones(1)}, {})
     assert [path.name for path in done] == [f".a.{os.getpid()}.tmp", "a", tmp_path.name]
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_where_fsync_ends_in_the_cache_of_the_drive_more_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    """As on macOS, on file systems that take its command and on others."""
+    done = list[str]()
+
+    def asked(descriptor: int, command: int) -> int:
+        done.append(f"command {command}")
+        if not taken:
+            raise OSError("not here")
+        return 0
+
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", asked)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: done.append("fsync"))
+    with durable.atomic(tmp_path / "a") as file:
+        file.write(b"1")
+    assert done == (["command 51"] if taken else ["command 51", "fsync"]) * 2
 
 
 # ---- another reader and writer

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dualopt import Count, Group, Recipe, checkpoint, optimizer, transplant
+from dualopt import Count, Group, Recipe, Schedule, checkpoint, optimizer, transplant
 from dualopt.checkpoint import Snapshot
-from dualopt.errors import CheckpointError
+from dualopt.errors import CheckpointError, CountError
 from dualopt.generator import Stream
 
 torch = pytest.importorskip("torch")
@@ -93,9 +94,16 @@ def test_groups_in_another_order_are_another_recipe() -> None:
     swapped = Recipe((HEAD, BODY), RECIPE.count)
     with pytest.raises(CheckpointError, match="the groups are in another order"):
         checkpoint.require_recipe(saved, swapped, where="file")
-    broken = Snapshot({}, {}, {}, {}, {}, checkpoint.Origin("no = TOML ="))
-    with pytest.raises(CheckpointError, match="file: the recipe in its metadata is no valid TOML"):
-        checkpoint.require_recipe(broken, RECIPE, where="file")
+    for text, message in (
+        ("no = TOML =", "is no valid TOML"),
+        ("a = " + "[" * 3000, "is no valid TOML"),
+        ("[count]\nper_update = 0x" + "f" * 4000, "an integer of more than 64 bits"),
+        ('group = [{name = "body"}, 1]', "cannot be carried out"),
+        ("group = [{name = [1]}]", "cannot be carried out"),
+    ):
+        broken = Snapshot({}, {}, {}, {}, {}, checkpoint.Origin(text))
+        with pytest.raises(CheckpointError, match=f"file: the recipe in its metadata.*{message}"):
+            checkpoint.require_recipe(broken, RECIPE, where="file")
 
 
 def test_renamed_parameters_go_on(framework: str) -> None:
@@ -155,6 +163,45 @@ def test_a_changed_row_begins_anew(framework: str) -> None:
     assert bits(now.parameters["body.0"]) == bits(saved.parameters["body.0"])
     with pytest.raises(CheckpointError, match="restarted: 'nothing'"):
         transplant.restarted(saved, ["nothing"])
+
+
+def test_counts_end_where_arrays_can_hold_them(framework: str) -> None:
+    opt = side(framework, SHAPES, updates=1)
+    before = opt.snapshot()
+    for count in (2**63, 2**70):
+        with pytest.raises(CheckpointError, match=r"at most 2\^63 - 1"):
+            opt.restore(replace(before, counts={**before.counts, "": count}))
+        same(opt.snapshot(), before)
+    opt.restore(replace(before, counts={**before.counts, "": 2**63 - 1}))
+    with pytest.raises(CountError, match=r"64 after 9223372036854775807 is past 2\^63 - 1"):
+        updated(opt, framework)
+    assert opt.snapshot().counts == {**before.counts, "": 2**63 - 1}
+
+
+def test_before_the_first_update_the_step_is_what_it_was_at_the_start(framework: str) -> None:
+    schedule = Schedule("linear", warmup=256, total=1024)
+    opt = side(framework, SHAPES, Recipe((BODY, HEAD), RECIPE.count, schedule))
+    start, steps = opt.snapshot(), steps_of(opt, framework)
+    updated(opt, framework)
+    assert steps_of(opt, framework) != steps
+    opt.restore(start)
+    assert steps_of(opt, framework) == steps
+
+
+def steps_of(opt: Any, framework: str) -> list[float]:
+    return list(opt.steps.values()) if framework == "mlx" else [group["lr"] for group in opt.param_groups]
+
+
+def updated(opt: Any, framework: str) -> None:
+    grads = {n: np.ones(s, np.float32) for n, s in SHAPES.items()}
+    if framework == "mlx":
+        mx = pytest.importorskip("mlx.core")
+        opt.update(opt._model, {n: mx.array(x) for n, x in grads.items()}, count=64)
+        return
+    for group in opt.param_groups:
+        for name, p in zip(group["param_names"], group["params"], strict=True):
+            p.grad = torch.from_numpy(grads[name])
+    opt.step(count=64)
 
 
 def test_other_types_are_refused(framework: str) -> None:
