@@ -2,7 +2,9 @@
 
 The process imports what it needs once and forks a child for every life of the run. Prints what happened as JSON. A
 model of numpy arrays, with gradients that depend on the parameters and the batch as real ones do, is trained by
-rows of the catalogue; with `--framework torch` it is the GPT of the workload.
+rows of the catalogue; with `--framework torch` it is the GPT of the workload. 200 kills of that take some minutes:
+
+    python -m tests.killed kills --framework torch --number 200 --most 0.4
 """
 
 from __future__ import annotations

@@ -188,20 +188,36 @@ def test_before_the_first_update_the_step_is_what_it_was_at_the_start(framework:
     assert steps_of(opt, framework) == steps
 
 
+def test_a_refused_snapshot_leaves_an_update_that_has_been_prepared(framework: str) -> None:
+    opt, other = side(framework, SHAPES), side(framework, SHAPES)
+    good = opt.snapshot()
+    for bad in (
+        replace(good, counts={**good.counts, "w": 1}),
+        replace(good, counts={**good.counts, "head": 1}),
+        replace(good, sums={"head": {"s": 1.0}}),
+    ):
+        opt.advance(count=64)
+        with pytest.raises(CheckpointError):
+            opt.restore(bad)
+        updated(opt, framework, count=None)
+        updated(other, framework)
+        same(opt.snapshot(), other.snapshot())
+
+
 def steps_of(opt: Any, framework: str) -> list[float]:
     return list(opt.steps.values()) if framework == "mlx" else [group["lr"] for group in opt.param_groups]
 
 
-def updated(opt: Any, framework: str) -> None:
+def updated(opt: Any, framework: str, count: int | None = 64) -> None:
     grads = {n: np.ones(s, np.float32) for n, s in SHAPES.items()}
     if framework == "mlx":
         mx = pytest.importorskip("mlx.core")
-        opt.update(opt._model, {n: mx.array(x) for n, x in grads.items()}, count=64)
+        opt.update(opt._model, {n: mx.array(x) for n, x in grads.items()}, count=count)
         return
     for group in opt.param_groups:
         for name, p in zip(group["param_names"], group["params"], strict=True):
             p.grad = torch.from_numpy(grads[name])
-    opt.step(count=64)
+    opt.step(count=count)
 
 
 def test_other_types_are_refused(framework: str) -> None:
@@ -217,3 +233,19 @@ def test_other_types_are_refused(framework: str) -> None:
         with pytest.raises(CheckpointError, match=message):
             opt.restore(Snapshot(**{**vars(good), **change}))
         same(opt.snapshot(), before)
+
+
+def test_types_and_running_sums_go_with_their_parameter() -> None:
+    one = {n: np.ones(1, np.float32) for n in ("a", "b")}
+    counts, halves = {"": 7, "a": 7, "b": 7}, {"a": "BF16", "b": "F16"}
+    saved = Snapshot(one, {"a": {}, "b": {}}, counts, halves, {"a": {"s": 1.0}, "b": {"s": 2.0}})
+    moved = transplant.renamed(saved, {"a": "b", "b": "a"})
+    assert moved.dtypes == {"b": "BF16", "a": "F16"}
+    assert moved.sums == {"b": {"s": 1.0}, "a": {"s": 2.0}}
+    new = Snapshot({"a": one["a"], "c": one["a"]}, {"a": {}, "c": {}}, {"": 0, "a": 0, "c": 0}, {"c": "F16"})
+    part = transplant.partial(saved, new, fresh=["c"], dropped=["b"])
+    assert part.dtypes == {"a": "BF16", "c": "F16"}
+    assert part.sums == {"a": {"s": 1.0}}
+    again = transplant.restarted(saved, ["b"])
+    assert again.sums == {"a": {"s": 1.0}}
+    assert again.dtypes == halves
