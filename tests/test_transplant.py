@@ -196,11 +196,11 @@ def test_a_refused_snapshot_leaves_an_update_that_has_been_prepared(framework: s
         replace(good, counts={**good.counts, "head": 1}),
         replace(good, sums={"head": {"s": 1.0}}),
     ):
-        opt.advance(count=64)
+        opt.advance(count=96)
         with pytest.raises(CheckpointError):
             opt.restore(bad)
         updated(opt, framework, count=None)
-        updated(other, framework)
+        updated(other, framework, count=96)
         same(opt.snapshot(), other.snapshot())
 
 
