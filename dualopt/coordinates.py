@@ -47,7 +47,8 @@ class Coordinate:
                 raise RecipeError(f"{where}: {self.name} is true or false, got {value!r}")
             return value
         if self.kind == "choice":
-            text = f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else value
+            short = isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**53)
+            text = f"{value:g}" if short and not isinstance(value, bool) else value
             if text not in self.choices:
                 hint = nearest(str(value), self.choices)
                 raise RecipeError(f"{where}: {self.name} = {value!r} is not one of {', '.join(self.choices)}{hint}")

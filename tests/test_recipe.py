@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import dualopt
 from dualopt import ENTRIES, Count, Group, Recipe, Schedule
 from dualopt.catalog.meaning import broken, not_taken
+from dualopt.convert import files
 from dualopt.coordinates import COORDINATES
 from dualopt.errors import CountError, RecipeError
 from dualopt.motion import MOTIONS
@@ -257,6 +258,43 @@ def tables(draw: st.DrawFn) -> dict[str, Any]:
     if own or not plain:  # corrected shrink follows the step by itself
         table["group"] = [g for g in table["group"] if g.get("shrink") != "corrected"] or [ADAMW]
     return table | own
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[group]]\noptimizer = 'adamw'\nndim = 0x" + "f" * 4000, "an integer of more than 64 bits"),
+        ("[count]\nper_update = 9223372036854775808", "an integer of more than 64 bits"),
+        ("blocks = " + "[" * 3000, "nested too deeply"),
+    ],
+)
+def test_what_toml_cannot_hold_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    for read in (Recipe.load, files.read):
+        with pytest.raises(RecipeError, match=message) as caught:
+            read(path)
+        assert str(path) in str(caught.value)
+
+
+def test_a_constant_shrink_schedule_says_nothing() -> None:
+    plain = Recipe.from_dict({"group": [ADAMW]})
+    stated = Recipe.from_dict({"group": [ADAMW], "shrink_schedule": {}})
+    assert stated == plain
+    assert stated.digest() == plain.digest()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (0, "a recipe is a table"),
+        ({**scheduled(warmup=10**400)}, "must be a finite number"),
+        ({"group": [{**ADAMW, "shrink": 10**400}]}, "is not one of"),
+    ],
+)
+def test_numbers_and_tables_of_no_size_are_refused(table: Any, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_dict(table)
 
 
 @given(tables())

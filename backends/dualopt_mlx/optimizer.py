@@ -16,6 +16,7 @@ from typing import Any
 import mlx.core as mx
 from mlx import nn
 
+from dualopt import cautions
 from dualopt.errors import CountError, GradientError, NonFiniteError, RecipeError, StaleScalarsError
 from dualopt.microbatches import stream_of
 from dualopt.plan import Plan
@@ -63,7 +64,9 @@ class Optimizer(Updating, Evaluating, Adopting):
         parameters, self._tied = trained(model)
         self._shapes = {name: tuple(x.shape) for name, x in parameters.items()}
         self.plan = Plan(recipe, self._shapes, layout="channels_last")
-        self.plan.warn_if_too_fine({name: dtype_name(x) for name, x in parameters.items()})
+        cautions.too_fine(
+            self.plan.recipe.count, self.plan.groups, {name: dtype_name(x) for name, x in parameters.items()}
+        )
         self._largest = {name: self.plan.largest(name) for name in self._shapes}
         self._store = State(self.plan, self._start(parameters))
         self._state = self._store.tree

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from dualopt import cautions
 from dualopt.coordinates import COORDINATES
 from dualopt.errors import CountError, GradientError, RecipeError, StaleScalarsError
 from dualopt.microbatches import GRADIENT, Evidence, stream_of
@@ -68,7 +69,11 @@ class Optimizer(Microbatches, Evaluating, Adopting):
         self.plan = Plan(recipe, {name: tuple(p.shape) for name, p in self._named.items()}, float64=_all_double(found))
         self.tier = tier
         self._execute = Executor(tier, compiled)
-        self.plan.warn_if_too_fine({n: str(p.dtype).removeprefix("torch.") for n, p in self._named.items()})
+        cautions.too_fine(
+            self.plan.recipe.count,
+            self.plan.groups,
+            {n: str(p.dtype).removeprefix("torch.") for n, p in self._named.items()},
+        )
         self._ready: Proposal | None = None
         self._captured = False
         self._aside = None

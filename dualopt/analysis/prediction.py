@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .. import cautions
 from ..counts import increment
 from ..explain import Line, lines, schedules
 from ..motion.additive import Additive
@@ -155,7 +156,7 @@ def predict(
         warnings.simplefilter("always")
         plan = Plan(recipe, shapes)
         if dtypes:
-            plan.warn_if_too_fine(dict.fromkeys(shapes, "float32") | dict(dtypes))
+            cautions.too_fine(plan.recipe.count, plan.groups, dict.fromkeys(shapes, "float32") | dict(dtypes))
     end, assumed = (increment(count), False) if count is not None else _end(plan)
     updates = updates_until(plan, end)
     rows = list(lines(plan, shapes, {}))

@@ -84,7 +84,7 @@ def summary(trained: work.Trained) -> dict[str, Any]:
     """One run in numbers and paths."""
     return {
         "framework": trained.framework,
-        "device": trained.run.manifest["framework"].get("device"),
+        "device": trained.run.frameworks[-1].get("device"),
         "updates": trained.outcome.update,
         "count": trained.outcome.count,
         "loss": trained.last("loss"),

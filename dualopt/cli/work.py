@@ -21,6 +21,7 @@ from ..workload.model import GPTConfig
 from ..workload.run import Run, manifest
 from ..workload.settings import Settings
 from ..workload.text import Text, load_text
+from .output import warn
 
 FRAMEWORKS = ("torch", "mlx")
 
@@ -121,9 +122,18 @@ def chosen(framework: str) -> tuple[str, ...]:
 
 
 def carry_out(
-    work: Work, framework: str, path: Path, *, resume: bool, show: loop.Progress, digests: bool = True
+    work: Work,
+    framework: str,
+    path: Path,
+    *,
+    resume: bool,
+    show: loop.Progress,
+    digests: bool = True,
+    tell: Callable[[str], None] = warn,
 ) -> Trained:
     """Train on one framework in the run directory `path`; with `digests` the log has one of every update.
+
+    ``tell``: as of `loop.train`.
 
     Raises: DualoptError.
     """
@@ -146,5 +156,5 @@ def carry_out(
     )
     run = Run.resume(path, told) if resume else Run.create(path, told)
     recorder = snapshot_digest if digests else None
-    done = loop.train(trainer, work.text, work.settings, run, progress=show, digest=recorder)
+    done = loop.train(trainer, work.text, work.settings, run, progress=show, digest=recorder, tell=tell)
     return Trained(framework, run, done)
