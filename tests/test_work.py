@@ -245,7 +245,7 @@ def test_native_products(name: str, native: bool, monkeypatch: pytest.MonkeyPatc
         pytest.skip(f"{name} is not installed")
     backend = namespace.load(name)
     if name == "torch":
-        monkeypatch.setattr("dualopt_torch.namespace.multiplies_bfloat16", lambda device: native)
+        monkeypatch.setattr("dualopt_torch.products.multiplies_bfloat16", lambda device: native)
     at = working(backend.namespace("fast"), BFLOAT16)
     for shape in ((1, 1), (3, 5), (2, 7, 3), (2, 2, 33, 70), (64, 300)):
         x = rounded(Stream(0, "x").bell(shape), "bfloat16")

@@ -1,4 +1,4 @@
-"""The coefficient sets as a table of Markdown: `python -m dualopt.directions.polar.table`.
+"""The coefficient sets, and the presets, as tables of Markdown: `python -m dualopt.directions.polar.table`.
 
 Errors are over singular values from the least that a set is designed for to 1. In float32 they are those of the
 polynomial; in bfloat16 what a matrix with such singular values comes to, in the exact tier, is measured.
@@ -14,11 +14,11 @@ import numpy as np
 
 from ...exact import exact
 from ...generator import Stream
-from . import FORMS, Way, iterated
-from .sets import AOL, SETS, Coefficients
+from . import FORMS, PRESETS, Way, iterated, polar
+from .sets import AOL, QUINTIC, SETS, Coefficients
 from .work import BFLOAT16
 
-SIDE, LONG, DRAWS = 64, 128, 16  # of the matrices that are measured
+SIDE, LONG, DRAWS, FEWER = 64, 128, 16, 4  # of the matrices that are measured
 
 Numpy = np.ndarray[Any, Any]
 
@@ -66,5 +66,42 @@ def table() -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+SPECTRA: dict[str, Numpy | None] = {
+    "Gaussian": None,  # the matrix itself is
+    "1/i": 1 / np.arange(1, SIDE + 1),
+    "low rank": np.where(np.arange(SIDE) < SIDE // 16, 1.0, 0.02),
+    "logarithmic": np.logspace(0, -3, SIDE),
+}
+
+
+def deviation(spectrum: str, way: Way, name: str) -> float:
+    """‖found − polar factor‖_F over that of the polar factor, of some (SIDE, LONG), in the exact tier."""
+    if SPECTRA[spectrum] is None:
+        z = Stream(0, "Gaussian").bell((FEWER, SIDE, LONG)).astype(np.float64)
+        u, _, vh = np.linalg.svd(z, full_matrices=False)
+        true = u @ vh
+    else:
+        sides = [(orthogonal(SIDE, f"left{i}"), orthogonal(LONG, f"right{i}")[:SIDE]) for i in range(FEWER)]
+        z = np.stack([(u * SPECTRA[spectrum]) @ vh for u, vh in sides])
+        true = np.stack([u @ vh for u, vh in sides])
+    found = polar(exact(np), z.astype(np.float32), name, way)
+    return float(np.linalg.norm(found - true) / np.linalg.norm(true))
+
+
+def presets() -> str:
+    """The presets as a table of Markdown, below the iteration that they stand beside."""
+    rows = {f"(`{QUINTIC.name}`)": (QUINTIC.name, Way(work=BFLOAT16))}
+    for preset, stated in PRESETS.items():
+        way = Way(stated["polar_form"], stated["polar_scaling"], work=stated["polar_work"])
+        rows[f"`{preset}`"] = stated["polar"], way
+    head = ["polar", "set", "form", "scaling", "work", "products", *SPECTRA]
+    lines = [head, ["---"] * len(head)]
+    for shown_as, (name, way) in rows.items():
+        errors = [f"{deviation(spectrum, way, name):.2f}" for spectrum in SPECTRA]
+        plain = f"`{name}`", way.form, way.normalise or SETS[name].normalise, way.work, f"{3 * len(SETS[name].steps)}"
+        lines.append([shown_as, *plain, *errors])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 if __name__ == "__main__":
-    print(table())
+    print(table(), presets(), sep="\n\n")
