@@ -21,6 +21,7 @@ torch = pytest.importorskip("torch")
 
 from dualopt.executor import executor  # noqa: E402
 from dualopt_torch import products, spectral  # noqa: E402
+from dualopt_torch.execute import Executor  # noqa: E402
 from dualopt_torch.namespace import FAST  # noqa: E402
 from dualopt_torch.optimizer import Optimizer  # noqa: E402
 
@@ -112,7 +113,7 @@ def compared(one: Any, other: Any, within: float) -> None:
                 assert ((x - y).abs() <= within * (1e-6 + y.abs().max())).all(), (n, key)
 
 
-@pytest.mark.parametrize("chunk", [1, 60, 61, 119, 120, 121, 2**23])
+@pytest.mark.parametrize("chunk", [4, 240, 244, 476, 480, 484, 2**24])
 @pytest.mark.parametrize("name", GROUPS)
 def test_stacks_do_not_matter(name: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In float32, to the rounding of products, which five steps amplify by up to 10³ in all: 10³ n 2⁻²⁴ < 2e-3."""
@@ -120,11 +121,14 @@ def test_stacks_do_not_matter(name: str, chunk: int, monkeypatch: pytest.MonkeyP
     compared(moved(GROUPS[name], 3), moved(GROUPS[name], 3, plain=True), 2e-3)
 
 
+@pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["muon", "normuon"])
-def test_ways(name: str, way: str) -> None:
+def test_ways(name: str, way: str, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The route and the recursion of the same tier. In bfloat16 both round, elsewhere and some hundredths."""
-    narrow = way in ("accurate", "fast", "aol") and products.multiplies_bfloat16(torch.device("cpu"))
+    for module in (products, spectral):
+        monkeypatch.setattr(module, "multiplies_bfloat16", lambda device: native)
+    narrow = native and way in ("accurate", "fast", "aol")
     group = {**GROUPS[name], **WAYS[way]}
     compared(moved(group, 3), moved(group, 3, plain=True), 0.3 if narrow else 2e-3)
 
@@ -187,18 +191,38 @@ def test_in_place_and_without_copies() -> None:
     assert not stored
 
 
-def test_true_float32() -> None:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        with products.true_float32():
-            assert torch.get_float32_matmul_precision() == "highest"
-        assert torch.get_float32_matmul_precision() == "medium"
-        with pytest.raises(KeyError), products.true_float32():
+@pytest.mark.parametrize("switch", ["old", "new"])
+def test_true_float32(switch: str) -> None:
+    """Whichever switch asks for less, updates multiply in float32, and leave it as it was; also after errors."""
+    libraries = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    seen = []
+
+    def route(update: Any) -> Any:
+        seen.append([x.fp32_precision for x in libraries])
+        if not update.k:
             raise KeyError
-        assert torch.get_float32_matmul_precision() == "medium"
+        return update.theta
+
+    run = Executor("fast")
+    run._routes = (route,)
+    before = [x.fp32_precision for x in libraries]
+    try:
+        if switch == "old":
+            torch.set_float32_matmul_precision("medium")
+        else:
+            libraries[0].fp32_precision, libraries[1].fp32_precision = "tf32", "bf16"
+        asked = [x.fp32_precision for x in libraries]
+        assert asked == ["tf32", "bf16"]
+        given: Any = {"w": {}}
+        run(None, given, given, given, given)  # type: ignore[arg-type]
+        with pytest.raises(KeyError):
+            run(None, given, given, given, {})  # type: ignore[arg-type]
+        assert [x.fp32_precision for x in libraries] == asked
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision("highest")
+        for x, precision in zip(libraries, before, strict=True):
+            x.fp32_precision = precision
+    assert seen == [["ieee", "ieee"]] * 2
 
 
 @pytest.mark.parametrize("there", [True, False])

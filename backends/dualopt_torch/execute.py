@@ -25,6 +25,7 @@ from dualopt.planned import PlannedGroup
 from .elementwise import Elementwise
 from .kernels import working
 from .namespace import EXACT, FAST
+from .products import true_float32
 from .route import Route, Tensors, Update
 from .spectral import Spectral
 from .triton import installed
@@ -100,11 +101,12 @@ class Executor:
     ) -> None:
         """One update of a group, in place on `theta` and `state`."""
         update = Update(planned, theta, state, evidence, k)
-        for route in self._routes:
-            done = route(update)
-            if len(done) == len(update.theta):
-                return
-            update = update.without(done)
+        with true_float32():
+            for route in self._routes:
+                done = route(update)
+                if len(done) == len(update.theta):
+                    return
+                update = update.without(done)
 
     def _recursion(self, update: Update) -> Collection[str]:
         """Everything, by the core's recursion."""

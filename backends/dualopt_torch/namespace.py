@@ -7,7 +7,7 @@ from array_api_compat import torch as base
 
 from dualopt.exact import Overlay, exact
 
-from .products import Float32, Float32Stack, Narrow, NarrowStack, matmul
+from .products import Float32, Narrow, matmul
 
 
 def correct_sqrt(x: torch.Tensor) -> torch.Tensor:
@@ -30,5 +30,4 @@ EXACT = exact(base, sqrt=correct_sqrt)
 # Eager: the correct root, so that elementwise rows have the bits of the exact tier. Compiled code has a
 # correctly rounded root of its own, and `COMPILED` leaves it in one pass.
 FAST = Overlay(base, "fast", sqrt=correct_sqrt, sign=sign, matmul=matmul, float32_work=Float32, bfloat16_work=Narrow)
-STACKED = Overlay(FAST, "stacked", float32_work=Float32Stack, bfloat16_work=NarrowStack)  # on stacks of its own
 COMPILED = Overlay(base, "compiled", sign=sign)

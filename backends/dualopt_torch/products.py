@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from dualopt.directions.polar.work import Work
-from dualopt.scaling import area, power_of_two
 
 from .triton.symmetric import product
 
@@ -37,16 +37,25 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 @contextmanager
 def true_float32() -> Iterator[None]:
-    """float32 products are float32, not TF32 or bfloat16, inside."""
-    before = torch.get_float32_matmul_precision()
-    if before == "highest":
+    """float32 products are float32 inside, not TF32 or bfloat16, whichever of torch's switches asks for these."""
+    libraries: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
+    new = [x for x in libraries if hasattr(x, "fp32_precision")]  # from torch 2.9 on; old and new ones do not mix
+    before = [x.fp32_precision for x in new] if new else [torch.get_float32_matmul_precision()]
+    if set(before) <= {"ieee", "none", "highest"}:
         yield
         return
-    torch.set_float32_matmul_precision("highest")
+    _ask(new, ["ieee"] * len(new) if new else ["highest"])
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        _ask(new, before)
+
+
+def _ask(libraries: list[Any], precisions: list[str]) -> None:
+    for x, precision in zip(libraries, precisions, strict=False):
+        x.fp32_precision = precision
+    if not libraries:
+        torch.set_float32_matmul_precision(precisions[0])
 
 
 def linear(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -76,29 +85,37 @@ def by_linear() -> bool:
     return bool((error <= 80 * U * (u.abs() @ v.abs())).all())
 
 
-def matmul(u: torch.Tensor, v: torch.Tensor, /) -> torch.Tensor:
-    """u v, of stacks too."""
+def one_by_one(like: torch.Tensor) -> bool:
+    """Are products of such arrays carried out matrix by matrix, through oneDNN?"""
+    return like.dtype == torch.float32 and like.device.type == "cpu" and by_linear()
+
+
+def matmul(u: torch.Tensor, v: torch.Tensor, /, out: torch.Tensor | None = None) -> torch.Tensor:
+    """u v, of stacks too; in `out`, or in an array of its own."""
     shapes = *u.shape[-2:], v.shape[-1] if v.ndim else 0
-    if u.dtype != torch.float32 or u.device.type != "cpu" or u.ndim < 2 or v.ndim < 2 or min(shapes) < LEAST:
-        return torch.matmul(u, v)
-    if v.dtype != torch.float32 or u.shape[:-2] != v.shape[:-2] or not by_linear():
-        return torch.matmul(u, v)
+    if u.dtype != v.dtype or u.ndim < 2 or u.shape[:-2] != v.shape[:-2] or min(shapes) < LEAST or not one_by_one(u):
+        return torch.matmul(u, v, out=out)
     if math.prod(u.shape[:-2]) == 1:
         return linear(u, v.reshape(v.shape[-2:]))
-    out = torch.empty((math.prod(u.shape[:-2]), shapes[0], shapes[2]), dtype=u.dtype)
-    for i, (a, b) in enumerate(zip(u.reshape(-1, *u.shape[-2:]), v.reshape(-1, *v.shape[-2:]), strict=True)):
-        out[i] = linear(a, b)
-    return out.reshape(*u.shape[:-1], shapes[2])
+    found = torch.empty((*u.shape[:-1], shapes[2]), dtype=u.dtype) if out is None else out
+    places = found.reshape(-1, *found.shape[-2:])
+    for place, a, b in zip(places, u.reshape(-1, *u.shape[-2:]), v.reshape(-1, *v.shape[-2:]), strict=True):
+        place.copy_(linear(a, b))
+    return found
 
 
 class Float32(Work):
     """float32, or float64, with sums in place."""
 
+    def place(self, shape: torch.Size, like: torch.Tensor) -> torch.Tensor | None:
+        """Where a result of the type of `like` is written; None: in an array of its own."""
+        return None
+
     def product(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        return matmul(u, v)
+        return matmul(u, v, self.place(u.shape[:-1] + v.shape[-1:], u))
 
     def sum(self, a: float, x: torch.Tensor, u: torch.Tensor, v: torch.Tensor, c: float = 1.0) -> torch.Tensor:
-        found = matmul(u, v)
+        found = self.product(u, v)
         return found.mul_(c).add_(x, alpha=a) if c != 1 else found.add_(x, alpha=a)
 
 
@@ -112,26 +129,12 @@ class Narrow(Float32):
         return x.to(torch.float32) if x.dtype == torch.bfloat16 else x
 
     def product(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        return product(u, v) if u.dtype == torch.bfloat16 else matmul(u, v)
+        if u.dtype != torch.bfloat16:
+            return super().product(u, v)
+        return product(u, v, self.place(u.shape[:-1] + v.shape[-1:], u))
 
     def sum(self, a: float, x: torch.Tensor, u: torch.Tensor, v: torch.Tensor, c: float = 1.0) -> torch.Tensor:
         if u.dtype != torch.bfloat16:
             return super().sum(a, x, u, v, c)
         stacks = (y.reshape(-1, *y.shape[-2:]) for y in (x, u, v))
-        return torch.baddbmm(*stacks, beta=a, alpha=c).reshape(x.shape)
-
-
-class Float32Stack(Float32):
-    """The same on a stack that belongs to whoever iterates: levelled in place, and handed on as it is kept."""
-
-    def level(self, z: torch.Tensor) -> torch.Tensor:
-        top = self.widen(torch.linalg.vector_norm(z, math.inf, dim=(-2, -1), keepdim=True))
-        factor = 2.0 ** -area(tuple(z.shape)) / power_of_two(self.xp, top)
-        return z.mul_(factor.to(z.dtype))  # powers of two, which round nothing
-
-    def leave(self, x: torch.Tensor) -> torch.Tensor:
-        return x
-
-
-class NarrowStack(Float32Stack, Narrow):
-    """The same in bfloat16, where the stack is."""
+        return torch.baddbmm(*stacks, beta=a, alpha=c, out=self.place(x.shape, x)).reshape(x.shape)

@@ -3,7 +3,7 @@
 An update has three stages (`dualopt.staged`). The first and the last go parameter by parameter, on views of the user's
 own storage wherever strides allow: kernels, stacks of experts and blocks are not copied. What the first one reads is
 written into a stack of the type that the products are carried out in; the stacks hold matrices of one shape and
-orientation, and `CHUNK` elements at most, so that memory beside the model is bounded.
+orientation, and `CHUNK` bytes at most, and share one workspace, so that memory beside the model is bounded.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from dualopt.planned import PlannedGroup
 from dualopt.staged import Staged, staged
 
 from .kernels import working
-from .namespace import FAST, STACKED
-from .products import by_linear, multiplies_bfloat16, true_float32
+from .namespace import FAST
+from .products import multiplies_bfloat16, one_by_one
 from .route import Tensors, Update
+from .stacks import Workspace, stacked
 
 Scalars = Mapping[str, float]
 Copied = tuple[str, torch.Tensor, torch.Tensor]  # a parameter's name, an array as it is stored and as the row sees it
 
-CHUNK = 2**23  # most elements of a stack, unless one matrix has more
+CHUNK = 2**24  # most bytes of a stack, and
+PIECE = 2**20  # most elements of what is updated at once around it, unless one matrix has more
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,12 @@ class Spectral:
                 planned.measured(FAST, name, update.evidence[name]),
                 update.k[name],
             )
-            buckets.setdefault((*whole.theta.shape[-2:], whole.theta.device), []).extend(_parts(whole))
-        with true_float32():
-            for pieces in buckets.values():
-                for chunk in _chunks(stages, pieces):
-                    _update(stages, chunk)
+            most = min(PIECE, CHUNK // stored_type(stages, whole.theta).itemsize)
+            buckets.setdefault((*whole.theta.shape[-2:], whole.theta.device), []).extend(_parts(whole, most))
+        space = Workspace()
+        for pieces in buckets.values():
+            for chunk in _chunks(stages, pieces):
+                _update(stages, chunk, space)
         for name, stored, seen in copied:
             stored.copy_(planned.views[name].undo(FAST, seen))
         return names
@@ -90,33 +93,33 @@ def _seen(
     if key in planned.row.apart:
         return x
     seen: torch.Tensor = planned.views[name].apply(FAST, x)
-    if seen.untyped_storage().data_ptr() != x.untyped_storage().data_ptr():
+    if seen.untyped_storage()._cdata != x.untyped_storage()._cdata:
         copied.append((name, x, seen))
     return seen
 
 
-def _parts(whole: Piece) -> Iterator[Piece]:
-    """A piece in parts of `CHUNK` elements along its first axis, where that is one of stacks."""
+def _parts(whole: Piece, most: int) -> Iterator[Piece]:
+    """A piece in parts of `most` elements along its first axis, where that is one of stacks."""
     theta = whole.theta
     arrays = (*whole.state.values(), *whole.evidence.values())
-    if theta.numel() <= CHUNK or theta.ndim < 3 or any(x.shape[:1] != theta.shape[:1] for x in arrays):
+    if theta.numel() <= most or theta.ndim < 3 or any(x.shape[:1] != theta.shape[:1] for x in arrays):
         yield whole
         return
-    most = max(1, CHUNK // math.prod(theta.shape[1:]))
-    for start in range(0, theta.shape[0], most):
-        part = slice(start, start + most)
+    length = max(1, most // math.prod(theta.shape[1:]))
+    for start in range(0, theta.shape[0], length):
+        part = slice(start, start + length)
         state, evidence = ({key: x[part] for key, x in a.items()} for a in (whole.state, whole.evidence))
         yield Piece(theta[part], state, evidence, whole.k)
 
 
 def _chunks(stages: Staged, pieces: list[Piece]) -> Iterator[list[Piece]]:
-    """The pieces in lists of `CHUNK` elements at most; one by one where products are not batched."""
-    like = pieces[0].theta
-    single = stored_type(stages, like) == torch.float32 and like.device.type == "cpu" and by_linear()
+    """The pieces in lists of `CHUNK` bytes at most; one by one where products are not batched."""
+    stack = torch.empty(0, dtype=stored_type(stages, pieces[0].theta), device=pieces[0].theta.device)
+    most = 1 if one_by_one(stack) else CHUNK // stack.itemsize
     chunk: list[Piece] = []
     size = 0
     for piece in pieces:
-        if chunk and (single or size + piece.theta.numel() > CHUNK):
+        if chunk and size + piece.theta.numel() > most:
             yield chunk
             chunk, size = [], 0
         chunk.append(piece)
@@ -124,18 +127,18 @@ def _chunks(stages: Staged, pieces: list[Piece]) -> Iterator[list[Piece]]:
     yield chunk
 
 
-def _update(stages: Staged, pieces: list[Piece]) -> None:
+def _update(stages: Staged, pieces: list[Piece], space: Workspace) -> None:
     """One update of the matrices of one stack."""
     like = pieces[0].theta
-    m, n = like.shape[-2:]
-    z = torch.empty((sum(p.count for p in pieces), m, n), dtype=stored_type(stages, like), device=like.device)
+    shape = torch.Size((sum(p.count for p in pieces), *like.shape[-2:]))
+    z = space.empty(shape, stored_type(stages, like), like.device)
     places = torch.split(z, [p.count for p in pieces])
     for p, place in zip(pieces, places, strict=True):
         measured = {key: working(x) for key, x in p.evidence.items()}
         s, read = stages.before(FAST, working(p.theta), p.state, measured, p.k)
         _keep(p.state, s)
         place.copy_(read.reshape(place.shape))
-    o = torch.split(stages.factor(STACKED, z), [p.count for p in pieces])
+    o = torch.split(stages.factor(stacked(space), z), [p.count for p in pieces])
     for p, found in zip(pieces, o, strict=True):
         moved, s = stages.after(FAST, working(p.theta), p.state, working(found.reshape(p.theta.shape)), p.k)
         p.theta.copy_(moved)
