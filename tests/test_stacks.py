@@ -121,9 +121,8 @@ def test_products_of_a_matrix_with_itself_reach_their_kernel(
     monkeypatch.setattr(products, "product", seen)
     monkeypatch.setattr(products, "multiplies_bfloat16", lambda device: True)
     stated = PRESETS[preset]
-    way = Way(stated["polar_form"], stated["polar_scaling"], work=stated["polar_work"])
     z = drawn((2, *shape)).to(torch.bfloat16)
-    polar(stacks.stacked(stacks.Workspace()), z, stated["polar"], way)
+    polar(stacks.stacked(stacks.Workspace()), z, stated["polar"], Way.of(stated))
     steps = len(SETS[stated["polar"]].steps)
     assert sum(found) == (steps if shape[0] == shape[1] else 1 + len(restarts(steps)))
 

@@ -123,7 +123,7 @@ def _polar(base: Base) -> Named:
     yield "muon.eighth_moment", {**muon, "polar": FIVE.name, "polar_scaling": "eighth_moment", "polar_form": "gram"}
     for preset in PRESETS:
         yield f"muon.{preset}", {**muon, "polar": preset}
-        yield f"muon.two_{preset}", {**muon, **PRESETS[preset], "iterations": 2}  # as below
+        yield f"muon.two_{preset}", {**muon, **PRESETS[preset], "iterations": 2}  # before the restart
     yield "muon.bfloat16", {**muon, "polar_work": "bfloat16"}
     yield "muon.two_bfloat16", {**muon, "polar_work": "bfloat16", "iterations": 2}  # few enough for a bound
     yield "muon.gram_bfloat16", {**muon, "polar_work": "bfloat16", "polar_form": "gram"}

@@ -9,8 +9,9 @@ error; forms of the iteration and scalings of its input in `iterations`; the typ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ...factorise import svd
 from ...recursion import Array, Namespace
@@ -84,6 +85,17 @@ class Way:
     normalise: str | None = None
     steps: int | None = None
     work: str = FLOAT32
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Way:
+        """The one that the coordinates of a recipe, or a preset, state."""
+        steps = options.get("iterations")
+        return cls(
+            options.get("polar_form", STANDARD),
+            options.get("polar_scaling"),
+            None if steps is None else int(steps),
+            options.get("polar_work", FLOAT32),
+        )
 
 
 PLAIN = Way()
