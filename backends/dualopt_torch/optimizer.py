@@ -21,6 +21,8 @@ from dualopt.namespace import TIERS
 from dualopt.plan import Plan
 from dualopt.proposal import Proposal
 from dualopt.recipe import Recipe
+from dualopt.watch import Monitor
+from dualopt.watch.measurement import Measurement
 
 from .adopting import Adopting
 from .checking import all_finite, check_fit
@@ -29,6 +31,7 @@ from .execute import Executor, recorded
 from .microbatches import Microbatches
 from .parameters import Named, named_parameters
 from .remembering import LINED
+from .watching import LIBRARY
 
 
 class Optimizer(Microbatches, Evaluating, Adopting):
@@ -50,6 +53,8 @@ class Optimizer(Microbatches, Evaluating, Adopting):
     Raises:
         RecipeError: the recipe does not fit the parameters, or the tier is unknown.
     """
+
+    monitor: Monitor | None = None
 
     def __init__(
         self,
@@ -97,8 +102,9 @@ class Optimizer(Microbatches, Evaluating, Adopting):
         super().add_param_group(param_group)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but hooks, so that copies and pickles work; torch's own keeps state and groups only."""
-        return {key: x for key, x in self.__dict__.items() if not key.startswith("_optimizer_") and key not in LINED}
+        """Everything but hooks and the monitor, so that copies and pickles work; torch's own are of less."""
+        left_out = {"monitor", *LINED}
+        return {key: x for key, x in self.__dict__.items() if not key.startswith("_optimizer_") and key not in left_out}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         """The inverse: what is lined up is found again."""
@@ -147,13 +153,27 @@ class Optimizer(Microbatches, Evaluating, Adopting):
             return loss
         evidence, proposal = found
         names = tuple(evidence)
+        count = self.plan.tau - (proposal.dtau if self._ready else 0)  # before this update
+        measured = self._measurement(proposal, count, evidence)
         for line in self._lined(names):
             given = evidence if line.all else {name: evidence[name] for name in line.theta}
+            if measured:
+                measured.before(line.planned, line.theta, line.state, given, proposal.scalars)
             self._execute(line.planned, line.theta, line.state, given, proposal.scalars)
+            if measured:
+                measured.after(line.planned, line.theta, line.state)
         self.discard()
         self._finish(proposal, evidence)
         self._chosen = names
+        if measured and self.monitor is not None:
+            self.monitor.write(proposal, count, measured.sums())
         return loss
+
+    def _measurement(self, proposal: Proposal, count: int, evidence: Evidence) -> Measurement | None:
+        """What measures this update, if a monitor wants that; nothing can be read while a graph is captured."""
+        if self.monitor is None or recorded(_gradients(evidence)) or not self.monitor.due(proposal, count):
+            return None
+        return Measurement(LIBRARY)
 
     def _evidence(self, count: int | None, microbatches: object, samples: object) -> tuple[Evidence, Proposal] | None:
         """What this step has measured, and the proposal that it carries out; None: the update is skipped."""
@@ -262,7 +282,7 @@ class Optimizer(Microbatches, Evaluating, Adopting):
         if self._ready is None:
             self.plan.commit(proposal)
         self._ready = None
-        self._captured = recorded({name: x[GRADIENT] for name, x in islice(evidence.items(), 1) if x})
+        self._captured = recorded(_gradients(evidence))
         kept = self._kept
         for cohort in proposal.cohorts:
             lived = {"tau": cohort.clock.tau, **cohort.clock.sums}
@@ -280,6 +300,11 @@ class Optimizer(Microbatches, Evaluating, Adopting):
             raise RecipeError(f"{thawed!r} was frozen when the optimizer was made, and is not in it; make a new one")
         check_fit(gradients, self._named, self.plan)
         return recorded(gradients) or all_finite(gradients, self.plan)
+
+
+def _gradients(evidence: Evidence) -> Named:
+    """One gradient, which tells for all whether they are captured."""
+    return {name: x[GRADIENT] for name, x in islice(evidence.items(), 1) if x}
 
 
 def _all_double(found: Any) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -156,7 +156,7 @@ def predict(
         plan = Plan(recipe, shapes)
         if dtypes:
             plan.warn_if_too_fine(dict.fromkeys(shapes, "float32") | dict(dtypes))
-    end, assumed = (increment(count), False) if count is not None else _end(plan)
+    end, assumed = (increment(count), False) if count is not None else run_end(plan)
     updates = updates_until(plan, end)
     rows = list(lines(plan, shapes, {}))
     groups = tuple(
@@ -172,7 +172,7 @@ def predict(
     return Prediction(base, usual, updates, updates * usual, assumed, schedules(plan.recipe), groups, told)
 
 
-def _end(plan: Plan) -> tuple[int, bool]:
+def run_end(plan: Plan) -> tuple[int, bool]:
     """(where the run ends, whether that is a guess)."""
     recipe, usual = plan.recipe, plan.recipe.count.per_update
     unit = recipe.count.to_base(1.0)
@@ -188,18 +188,30 @@ def assumed_start(shape: Shape) -> float:
     return 1.0 if len(shape) < 2 else 1 / math.sqrt(3 * max(1, math.prod(shape[1:])))
 
 
-def _outlook(
+@dataclass(frozen=True)
+class Followed:
+    """Parameters of one shape on their way: their RMS at the start, `assumed` or given."""
+
+    row: Line
+    start: float
+    assumed: bool
+    run: Course
+    life: Life
+    path: Path
+
+
+def followed(
     planned: PlannedGroup,
     plan: Plan,
     i: int,
     updates: int,
-    rows: list[Line],
+    rows: Iterable[Line],
     starts: Mapping[str, float],
-    slope: float | None,
-) -> Outlook:
+    slope: float | None = None,
+) -> Iterator[Followed]:
+    """The parameters `rows` of group i of `plan` over a run of so many updates."""
     shared: tuple[Course, Life] | None = None
     paths: dict[tuple[Shape, float], tuple[Course, Life, Path]] = {}
-    found: list[tuple[int, Seen, Course, Life, Path]] = []
     for row in rows:
         shape = planned.views[row.names[0]].logical
         if shared is None or isinstance(planned.row.motion, Settled):  # only there η depends on the shape
@@ -209,10 +221,24 @@ def _outlook(
         start = math.sqrt(sum(x * x for x in known) / len(known)) if known else assumed_start(row.shape)
         if (shape, start) not in paths:
             paths[shape, start] = (*shared, path_of(planned, shared[1], shared[0], shape, start, slope))
-        run, life, path = paths[shape, start]
-        entries = len(row.names) * math.prod(row.shape)
-        found.append((entries, _seen(row, path, start, not known, life), run, life, path))
-    _, _, run, life, path = max(found, key=lambda one: one[0])
+        yield Followed(row, start, not known, *paths[shape, start])
+
+
+def _outlook(
+    planned: PlannedGroup,
+    plan: Plan,
+    i: int,
+    updates: int,
+    rows: list[Line],
+    starts: Mapping[str, float],
+    slope: float | None,
+) -> Outlook:
+    found = [
+        (len(one.row.names) * math.prod(one.row.shape), _seen(one.row, one.path, one.start, one.assumed, one.life), one)
+        for one in followed(planned, plan, i, updates, rows, starts, slope)
+    ]
+    largest = max(found, key=lambda one: one[0])[-1]
+    run, life, path = largest.run, largest.life, largest.path
     added, left = remembered(life, path)
     share = added / (float(np.sum(added)) or 1.0)
     peak = int(np.argmax(life.eta if life.angle is None else life.angle))

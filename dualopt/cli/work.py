@@ -16,6 +16,8 @@ from ..errors import MissingFrameworkError, RecipeError
 from ..frameworks import backend_module
 from ..namespace import installed
 from ..recipe import Recipe
+from ..watch import Monitor
+from ..watch.stream import NAME as MONITORED
 from ..workload import train as loop
 from ..workload.model import GPTConfig
 from ..workload.run import Run, manifest
@@ -121,9 +123,18 @@ def chosen(framework: str) -> tuple[str, ...]:
 
 
 def carry_out(
-    work: Work, framework: str, path: Path, *, resume: bool, show: loop.Progress, digests: bool = True
+    work: Work,
+    framework: str,
+    path: Path,
+    *,
+    resume: bool,
+    show: loop.Progress,
+    digests: bool = True,
+    every: int | None = None,
 ) -> Trained:
     """Train on one framework in the run directory `path`; with `digests` the log has one of every update.
+
+    `every`: how often a monitor measures, in updates, 0 as often as takes 1 % of the time; None: there is none.
 
     Raises: DualoptError.
     """
@@ -145,6 +156,11 @@ def carry_out(
         framework=trainer.describe(),
     )
     run = Run.resume(path, told) if resume else Run.create(path, told)
+    if every is not None:
+        file = run.path / MONITORED
+        if not resume:
+            file.unlink(missing_ok=True)
+        Monitor(trainer.optimizer, file, every=every or None, end=work.settings.updates * work.increment)
     recorder = snapshot_digest if digests else None
     done = loop.train(trainer, work.text, work.settings, run, progress=show, digest=recorder)
     return Trained(framework, run, done)

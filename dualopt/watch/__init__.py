@@ -1,0 +1,19 @@
+"""What a run does, beside what was expected of it: measured, written, and looked at.
+
+    measure       sums over the entries of a parameter, in any namespace: all that touches arrays
+    measurement   these for one update of all parameters, in one array
+    reading       what the sums mean, and their mean over a group: host, float64
+    forecast      what is expected of every update, and how far off that may be
+    monitor       when is measured, and what is written
+    stream        the file
+    verdict       measured against expected
+    terminal, picture, page      what is seen of it
+
+The last four never see an array; `dualopt watch` imports no framework.
+"""
+
+from __future__ import annotations
+
+from .monitor import Monitor
+
+__all__ = ["Monitor"]
