@@ -12,16 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from .stream import Watched
-from .verdict import MEANINGS, OFF, TITLES, WITHIN, Verdict, last, series, verdicts
+from .verdict import AGREE, BEYOND, MEANINGS, OFF, TITLES, TURN, WITHIN, Verdict, last, series, verdicts
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 16  # of a small plot
 _SIGNS = {
     WITHIN: ("·", "green"),
-    "agree": ("↑", "yellow"),
-    "turn": ("↓", "yellow"),
-    "beyond": ("!", "red"),
-    OFF: ("!", "red"),
+    AGREE: ("+", "yellow"),
+    TURN: ("−", "yellow"),
+    BEYOND: ("!", "red"),
+    OFF: ("?", "red"),
 }
 
 
@@ -31,7 +31,7 @@ def view(watched: Watched) -> Group:
     used: dict[str, None] = {}
     for group in watched.header["groups"]:
         found = last(watched, group)
-        parts += [Text(), Text(_title(group, found))]
+        parts += [Text(), _title(group, found)]
         if found is None:
             parts.append(Text("  nothing measured yet", style="dim"))
             continue
@@ -84,7 +84,7 @@ def _legend(used: Sequence[str]) -> Text:
         if meaning in used:
             sign, style = _SIGNS[meaning]
             lines.append(Text.assemble((f"{sign} ", style), (MEANINGS[meaning], "dim")))
-    return Text("\n").join(dict.fromkeys(lines))
+    return Text("\n").join(lines)
 
 
 def number(x: float | None) -> str:
