@@ -65,7 +65,8 @@ class Optimizer(Updating, Evaluating, Adopting):
         parameters, self._tied = trained(model)
         self._shapes = {name: tuple(x.shape) for name, x in parameters.items()}
         self.plan = Plan(recipe, self._shapes, layout="channels_last")
-        self.plan.warn_if_too_fine({name: dtype_name(x) for name, x in parameters.items()})
+        self.dtypes = {name: dtype_name(x) for name, x in parameters.items()}
+        self.plan.warn_if_too_fine(self.dtypes)
         self._largest = {name: self.plan.largest(name) for name in self._shapes}
         self._store = State(self.plan, self._start(parameters))
         self._state = self._store.tree

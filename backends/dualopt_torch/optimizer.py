@@ -73,7 +73,8 @@ class Optimizer(Microbatches, Evaluating, Adopting):
         self.plan = Plan(recipe, {name: tuple(p.shape) for name, p in self._named.items()}, float64=_all_double(found))
         self.tier = tier
         self._execute = Executor(tier, compiled)
-        self.plan.warn_if_too_fine({n: str(p.dtype).removeprefix("torch.") for n, p in self._named.items()})
+        self.dtypes = {name: str(p.dtype).removeprefix("torch.") for name, p in self._named.items()}
+        self.plan.warn_if_too_fine(self.dtypes)
         self._ready: Proposal | None = None
         self._captured = False
         self._aside = None

@@ -3,11 +3,13 @@
 A band is low x − slack ... high x + slack around the prediction x. Factors are products of
 
     1 ± 4/√(2n)      of n entries that are drawn once: four standard errors of a root mean square
-    1 ± max |σ − 1|  of the coefficient set, where a polar factor has singular values about 1
+    σ_low ... σ_high of the coefficient set, where polar factors are iterated (`analysis.spectra`)
     √0.76            where A is an upper estimate (polar factors): weights are smaller by that, and turn faster
     1 + √(1 − a)     what cautious shrink neglects: weights are that much smaller, or larger by as little
 
-and the slack is 4/√n of a cosine of independent vectors; of shrink what float32 rounds, of θ and of the sums.
+and the slack is 4/√n of a cosine of independent vectors. Of angles it is what rounding turns: ε of the type that θ is
+stored in, relative to the largest of a binade, and of sums in float32, whose d × θ is √(3 · 2⁻²⁰) |d| |θ| where it is
+0. Of shrink it is four standard errors of such rounding along θ, and that of the sums.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ from ..analysis.motions import Life
 from ..analysis.prediction import CURVE, Followed, followed
 from ..analysis.recurrence import Floats
 from ..analysis.sizes import size_of
+from ..analysis.spectra import spread
 from ..directions.elementwise import Identity, Rms, Sign
 from ..directions.norm_balls import Ball, SpectralBall
-from ..directions.polar.sets import SETS
 from ..directions.schatten import Freon
 from ..directions.symmetry import Lines
 from ..explain import lines
@@ -40,7 +42,7 @@ from .reading import SIGNED, average
 
 SQUARE_POLAR = 0.76  # A over its estimate, of polar factors of square matrices: see `steady`
 ROUNDING = 2.0**-20  # of a sum of products in float32, relative to that of their absolute values
-STORED = 2.0**-24  # of θ, relative to itself
+STORED = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}  # half a spacing of θ
 ERRORS = 4.0
 PREDICTED = ("rms", "update", "angle", "shrink", "u_theta", "g_m")
 
@@ -94,8 +96,8 @@ class Forecast:
         return ((at + 1.0) * self.dtau).tolist(), {name: x[at].tolist() for name, x in self.curves.items()}
 
 
-def forecasts(plan: Plan, starts: Mapping[str, float], updates: int) -> tuple[Forecast, ...]:
-    """Of every group of `plan` over so many updates of the usual size; `starts` as of `predict`.
+def forecasts(plan: Plan, starts: Mapping[str, float], updates: int, dtypes: Mapping[str, str]) -> tuple[Forecast, ...]:
+    """Of every group of `plan` over so many updates of the usual size; `starts` and `dtypes` as of `predict`.
 
     Runs of more than `MOST_UPDATES` are followed that far.
     """
@@ -107,13 +109,14 @@ def forecasts(plan: Plan, starts: Mapping[str, float], updates: int) -> tuple[Fo
             list(
                 followed(planned, plan, i, updates, [row for row in found if row.group == planned.group.name], starts)
             ),
+            max((STORED[dtypes.get(name, "float32")] for name in planned.names), default=0.0),
         )
         for i, planned in enumerate(plan.groups)
     )
 
 
-def forecast(planned: PlannedGroup, dtau: int, members: Sequence[Followed]) -> Forecast:
-    """A group from the ways of its parameters."""
+def forecast(planned: PlannedGroup, dtau: int, members: Sequence[Followed], stored: float) -> Forecast:
+    """A group from the ways of its parameters, which are rounded by at most `stored`, relative to themselves."""
     sized = [(n, one) for one in members if (n := len(one.row.names) * math.prod(one.row.shape))]
     if not sized:
         return Forecast(dtau, {}, {}, {}, None)
@@ -130,7 +133,7 @@ def forecast(planned: PlannedGroup, dtau: int, members: Sequence[Followed]) -> F
     return Forecast(
         dtau=dtau,
         curves=curves,
-        bands=_bands(planned, sized, entries, curves),
+        bands=_bands(planned, sized, entries, curves, stored),
         most=_most(planned, sized),
         eta=life.eta if "eta" in planned.row.needs else None,
     )
@@ -184,26 +187,37 @@ _PICKS: dict[str, Callable[[PlannedGroup, Followed], Floats | None]] = {
 
 
 def _bands(
-    planned: PlannedGroup, sized: Sequence[tuple[int, Followed]], entries: int, curves: Mapping[str, Floats]
+    planned: PlannedGroup,
+    sized: Sequence[tuple[int, Followed]],
+    entries: int,
+    curves: Mapping[str, Floats],
+    stored: float,
 ) -> dict[str, Band]:
     """See the module."""
     lost = max(float(one.path.lost.max()) for _, one in sized)
     cautious = isinstance(getattr(planned.row.motion, "shrink", None), Cautious)
-    error, off = ERRORS / math.sqrt(2 * entries), _set_error(planned)
+    error, least, largest = ERRORS / math.sqrt(2 * entries), *_singular(planned, sized)
     estimate = SQUARE_POLAR if _estimated(planned.row.direction, sized[0][1].life) else 1.0
     masked = 1 + math.sqrt(lost) if cautious else 1.0
-    low, high = (1 - error) * (1 - off), (1 + error) * (1 + off)
+    low, high = (1 - error) * least, (1 + error) * largest
     angle = float(curves["angle"].max()) if "angle" in curves else 1.0
     draw = math.sqrt(2) * error if cautious else 0.0  # of the entries that the mask leaves
+    along = ERRORS * stored / math.sqrt(entries)
     bands = {
         "rms": Band(low * math.sqrt(estimate) / masked, high * masked),
         "update": Band(low, high),
-        "angle": Band(low / masked, high * masked / math.sqrt(estimate)),
-        "shrink": Band((1 - draw) / masked, (1 + draw) * masked, STORED + ROUNDING * angle),
+        "angle": Band(low / masked, high * masked / math.sqrt(estimate), stored + math.sqrt(3 * ROUNDING) * lost),
+        "shrink": Band((1 - draw) / masked, (1 + draw) * masked, along + ROUNDING * angle),
         "u_theta": Band(estimate, 1.0, ERRORS / math.sqrt(entries)),
         "g_m": Band(1.0, 1.0, ERRORS / math.sqrt(entries)),
     }
     return {name: Band(max(band.low, 0.0), band.high, band.slack) for name, band in bands.items() if name in curves}
+
+
+def _singular(planned: PlannedGroup, sized: Sequence[tuple[int, Followed]]) -> tuple[float, float]:
+    """(σ_low, σ_high) of all matrices."""
+    found = [spread(planned.row, planned.views[one.row.names[0]].logical) for _, one in sized]
+    return min(low for low, _, _ in found), max(high for _, _, high in found)
 
 
 def _most(planned: PlannedGroup, sized: Sequence[tuple[int, Followed]]) -> dict[str, float]:
@@ -227,9 +241,3 @@ def _estimated(direction: Any, life: Life) -> bool:
     g = life.noise.geometry
     exact = isinstance(g, Identity | Rms | Sign | Lines) or (isinstance(g, Ball) and not isinstance(g, SpectralBall))
     return not exact and not (isinstance(g, Freon) and g.exponent == 0)
-
-
-def _set_error(planned: PlannedGroup) -> float:
-    """How far singular values are from 1, where a coefficient set makes them."""
-    found = SETS.get(planned.row.resolved.get("polar", ""))
-    return 0.0 if found is None else found.error

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
-import json
 import math
 import time
 import warnings
@@ -13,17 +11,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..analysis.course import MOST_UPDATES
-from ..analysis.prediction import Outlook, Prediction, predict, run_end
-from ..errors import CheckpointError, CountError, RecipeError
+from ..analysis.prediction import run_end
+from ..errors import CheckpointError, CountError, DualoptError, RecipeError
 from ..plan import Plan
 from ..proposal import Proposal
 from . import stream
 from .forecast import Forecast, forecasts
+from .header import identity, made
 from .reading import Reading, mean, reading
 from .stream import Data
 
 SHARE = 0.01  # of the time of training that measuring may take
-TRIALS = 2  # updates that are measured before their cost is known; the first of all pays for compilers too
+TRIALS = 2  # updates that are measured before their cost is known: the first of all pays for compilers too
 AGREE = 1e-6  # relative: a step that is further from the recipe's was written by someone else
 
 Sums = Mapping[str, Mapping[str, float]]
@@ -33,7 +32,7 @@ class Watchable(Protocol):
     """What a native optimizer is to a monitor."""
 
     plan: Plan
-    tier: str
+    dtypes: Mapping[str, str]  # how parameters are stored
     monitor: Monitor | None
 
 
@@ -84,8 +83,8 @@ class Monitor:
         most = MOST_UPDATES * self._plan.recipe.count.per_update
         self._end = min(run_end(self._plan)[0] if end is None else end, most)
         self._writer, self._clock = writer, clock
-        self._costs: list[float] = []
-        self._began = self._ended = 0.0
+        self.measured = 0  # updates, by this object
+        self._began = self._ended = self._cost = 0.0  # seconds, of the last one
         self._header: Data | None = None
         self._forecasts: tuple[Forecast, ...] = ()
         self._strayed: set[int] = set()  # groups whose step is not the recipe's any more
@@ -96,11 +95,11 @@ class Monitor:
 
     def due(self, proposal: Proposal, count: int) -> bool:
         """Whether the update from `count` that is about to happen is measured; its cost is counted from here."""
+        now = self._clock()
         if self.every is None:
-            now = self._clock()
-            wanted = len(self._costs) < TRIALS or now - self._ended >= min(self._costs) / SHARE
+            wanted = self.measured < TRIALS or now - self._ended >= self._cost / SHARE
         else:
-            now, span = self._clock(), self.every * self._plan.recipe.count.per_update
+            span = self.every * self._plan.recipe.count.per_update
             wanted = self._header is None or (count + proposal.dtau) // span > count // span
         if wanted:
             self._began = now
@@ -118,11 +117,12 @@ class Monitor:
         """
         try:
             self._write(proposal, count, sums)
-        except (OSError, CheckpointError) as error:
+        except (OSError, DualoptError) as error:
             self._optimizer.monitor = None
             warnings.warn(f"{self.path}: no longer written, as {error}; training goes on", RuntimeWarning, stacklevel=4)
+        self.measured += 1
         self._ended = self._clock()
-        self._costs.append(self._ended - self._began)
+        self._cost = self._ended - self._began
 
     def _write(self, proposal: Proposal, count: int, sums: Sums) -> None:
         plan = self._plan
@@ -176,7 +176,10 @@ class Monitor:
         if before >= MOST_UPDATES:
             return False
         self._forecasts = forecasts(
-            self._plan, self._header["starts"], max(2 * before, end // self._plan.recipe.count.per_update)
+            self._plan,
+            self._header["starts"],
+            max(2 * before, end // self._plan.recipe.count.per_update),
+            self._optimizer.dtypes,
         )
         return max(f.updates for f in self._forecasts) > before
 
@@ -187,11 +190,11 @@ class Monitor:
             header = stream.read(self.path).header
             self._known(header)
         else:
-            header = self._made({} if count else starts)
+            header = made(self._plan, {} if count else starts, self._end, self._optimizer.dtypes)
             stream.begin(self.path, header)
         self._header = header
         updates = max(1, round(self._end / self._plan.recipe.count.per_update))
-        self._forecasts = forecasts(self._plan, header["starts"], updates)
+        self._forecasts = forecasts(self._plan, header["starts"], updates, self._optimizer.dtypes)
 
     def _known(self, header: Data) -> None:
         """CheckpointError for a file of other parameters or of another recipe."""
@@ -203,20 +206,6 @@ class Monitor:
                 "or choose another path"
             )
 
-    def _made(self, starts: Mapping[str, float]) -> Data:
-        plan = self._plan
-        starts = {name: x for name, x in starts.items() if math.isfinite(x)}
-        outlook = predict(plan.recipe, plan.shapes, starts=starts, count=self._end)
-        ways = forecasts(plan, starts, outlook.updates)
-        groups = [_group(g, way) for g, way in zip(outlook.groups, ways, strict=True)]
-        return {
-            "format": stream.FORMAT,
-            **identity(plan),
-            **_summary(plan, outlook),
-            "starts": starts,
-            "groups": groups,
-        }
-
     def _tell(self, record: Data) -> None:
         if self._writer is None:
             return
@@ -224,12 +213,6 @@ class Monitor:
             for kind, suffix in (("measured", ""), ("expected", " expected")):
                 for name, x in found[kind].items():
                     self._writer.add_scalar(f"{group}/{name}{suffix}", x, record["count"])
-
-
-def identity(plan: Plan) -> Data:
-    """What two runs of one file have in common: digests of the recipe and of the shapes of the parameters."""
-    shapes = json.dumps(sorted((name, list(shape)) for name, shape in plan.shapes.items()))
-    return {"recipe": plan.recipe.digest(), "shapes": hashlib.sha256(shapes.encode()).hexdigest()}
 
 
 def _matching(plan: Plan, globs: Iterable[str]) -> tuple[str, ...]:
@@ -246,42 +229,3 @@ def _matching(plan: Plan, globs: Iterable[str]) -> tuple[str, ...]:
 
 def _numbers(found: Reading) -> dict[str, float]:
     return {name: x for name, x in found.items() if x is not None}
-
-
-def _summary(plan: Plan, outlook: Prediction) -> Data:
-    count = plan.recipe.count
-    return {
-        "count": {"unit": count.unit, "base": count.base, "per_update": count.per_update},
-        "schedule": outlook.schedule,
-        "end": outlook.end,
-        "warnings": list(outlook.warnings),
-    }
-
-
-def _group(g: Outlook, way: Forecast) -> Data:
-    counts, curves = way.thinned()
-    seen = max(g.seen, key=lambda one: len(one.names) * math.prod(one.shape))
-    told = {
-        "name": g.name,
-        "optimizer": g.optimizer,
-        "motion": g.motion,
-        "parameters": g.parameters,
-        "entries": g.entries,
-        "memory_half_life": g.memory_half_life,
-        "shrink_half_life": g.shrink_half_life if math.isfinite(g.shrink_half_life) else None,
-        "amplification": g.amplification,
-        "left": g.left,
-        "settles": seen.settles,
-        "turns": seen.turns,
-    }
-    return told | {
-        "counts": counts,
-        "curves": {name: [_digits(x) for x in values] for name, values in curves.items()},
-        "bands": {name: [band.low, band.high, band.slack] for name, band in way.bands.items()},
-        "most": dict(way.most),
-    }
-
-
-def _digits(x: float) -> float | None:
-    """Six digits; None for what is not finite."""
-    return float(f"{x:.6g}") if math.isfinite(x) else None
