@@ -44,7 +44,7 @@ def command(
     elif follow:
         _follow(path, watched)
     else:
-        stdout().print(view(watched))
+        stdout().print(view(watched, stdout().width))
 
 
 def _write(kind: str, target: Path, watched: Watched) -> None:
@@ -66,13 +66,16 @@ def _follow(path: Path, watched: Watched) -> None:
     """Until Ctrl-C; a file is read again when it has changed."""
     file = located(path)
     seen = None
-    with Live(view(watched), console=stdout(), auto_refresh=False, vertical_overflow="visible") as live:
+    console = stdout()
+    shown = view(watched, console.width)
+    with Live(shown, console=console, auto_refresh=False, vertical_overflow="visible") as live:
         try:
             while True:
                 now = file.stat()
-                if (now.st_mtime_ns, now.st_size, now.st_ino) != seen:
-                    seen = now.st_mtime_ns, now.st_size, now.st_ino
-                    live.update(view(read(path)), refresh=True)
+                current = now.st_mtime_ns, now.st_size, now.st_ino, console.width
+                if current != seen:
+                    seen = current
+                    live.update(view(read(path), console.width), refresh=True)
                 time.sleep(PAUSE)
         except KeyboardInterrupt:
             pass

@@ -4,12 +4,14 @@
     measurement   these for one update of all parameters, in one array
     reading       what the sums mean, and their mean over a group: host, float64
     forecast      what is expected of every update, and how far off that may be
+    header        which run it is, and the forecast of it
     monitor       when is measured, and what is written
     stream        the file
     verdict       measured against expected
-    terminal, picture, page      what is seen of it
+    panels        what a picture shows of it
+    terminal, picture, page      what is seen
 
-The last four never see an array; `dualopt watch` imports no framework.
+The last five never see an array; `dualopt watch` imports no framework.
 """
 
 from __future__ import annotations

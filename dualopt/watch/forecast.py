@@ -9,7 +9,7 @@ A band is low x − slack ... high x + slack around the prediction x. Factors ar
 
 and the slack is 4/√n of a cosine of independent vectors. Of angles it is what rounding turns: ε of the type that θ is
 stored in, relative to the largest of a binade, and of sums in float32, whose d × θ is √(3 · 2⁻²⁰) |d| |θ| where it is
-0. Of shrink it is four standard errors of such rounding along θ, and that of the sums.
+0. Of shrink it is four standard errors of such rounding along θ, that of equal weights in float32, and of the sums.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def _bands(
     low, high = (1 - error) * least, (1 + error) * largest
     angle = float(curves["angle"].max()) if "angle" in curves else 1.0
     draw = math.sqrt(2) * error if cautious else 0.0  # of the entries that the mask leaves
-    along = ERRORS * stored / math.sqrt(entries)
+    along = STORED["float32"] + ERRORS * stored / math.sqrt(entries)
     bands = {
         "rms": Band(low * math.sqrt(estimate) / masked, high * masked),
         "update": Band(low, high),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +10,28 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from ..plaintext import paragraph
 from .stream import Watched
-from .verdict import AGREE, BEYOND, MEANINGS, OFF, TITLES, TURN, WITHIN, Verdict, last, series, verdicts
+from .verdict import (
+    AGREE,
+    BEYOND,
+    MEANINGS,
+    OFF,
+    TITLES,
+    TURN,
+    WITHIN,
+    Verdict,
+    last,
+    number,
+    series,
+    state,
+    title,
+    verdicts,
+)
 
 BARS = "▁▂▃▄▅▆▇█"
-WIDTH = 16  # of a small plot
+NUMBERS = 62  # columns that the table takes without its small plots
+LEAST, MOST = 8, 24  # of a small plot, whose title has 8; where there is less room there is none
 _SIGNS = {
     WITHIN: ("·", "green"),
     AGREE: ("+", "yellow"),
@@ -25,71 +41,52 @@ _SIGNS = {
 }
 
 
-def view(watched: Watched) -> Group:
-    """Everything, to be printed or shown live."""
-    parts: list[Any] = [Text(_state(watched), style="bold")]
+def view(watched: Watched, width: int) -> Group:
+    """Everything in so many columns, to be printed or shown live."""
+    parts: list[Any] = [Text(paragraph(state(watched), width), style="bold")]
     used: dict[str, None] = {}
     for group in watched.header["groups"]:
         found = last(watched, group)
-        parts += [Text(), _title(group, found)]
+        parts += [Text(), Text(paragraph(title(group, found), width, hanging=2), style="bold")]
         if found is None:
             parts.append(Text("  nothing measured yet", style="dim"))
             continue
         judged = verdicts(group, found[1])
         used |= dict.fromkeys(one.meaning for one in judged if one.meaning)
-        parts.append(_table(watched, group, judged))
-    parts += [Text(), _legend(list(used))]
-    parts += [Text(f"warning: {text}", style="yellow") for text in watched.header["warnings"]]
-    return Group(*parts)
-
-
-def _state(watched: Watched) -> str:
-    header, records = watched.header, watched.records
-    count, base = (records[-1]["count"] if records else 0), header["count"]["base"]
-    share = f", {count / header['end']:.0%}" if header["end"] else ""
-    return f"{count:,} of {header['end']:,} {base}{share}; {len(records)} updates measured"
-
-
-def _title(group: Mapping[str, Any], found: tuple[int, Mapping[str, Any]] | None) -> Text:
-    entries = f"{group['entries']:,} entries"
-    some = "" if found is None or found[1]["parameters"] == group["parameters"] else f"{found[1]['parameters']} of "
-    told = f": {group['optimizer']}, {some}{group['parameters']} parameters, {entries}"
-    return Text.assemble((str(group["name"]), "bold"), told)
-
-
-def _table(watched: Watched, group: Mapping[str, Any], judged: Sequence[Verdict]) -> Table:
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
-    for i, column in enumerate(("", "measured", "expected", "ratio", "", "measured", "expected")):
-        made.add_column(column, justify="left" if i in (0, 4, 5, 6) else "right", no_wrap=True)
-    for one in judged:
-        sign, style = _SIGNS[one.meaning] if one.meaning else ("", "")
-        way = series(watched, group, one.quantity)
-        low, high = _range([*way.measured, *way.expected], one.quantity)
-        made.add_row(
-            Text(TITLES[one.quantity]),
-            Text(number(one.measured), style=style if one.flagged else ""),
-            Text(number(one.expected)),
-            Text("–" if one.ratio is None else f"{one.ratio:.2f}", style=style if one.flagged else ""),
-            Text(sign, style=style),
-            Text(sparkline(way.measured, low, high), style="cyan"),
-            Text(sparkline(way.expected, low, high), style="dim"),
-        )
-    return made
-
-
-def _legend(used: Sequence[str]) -> Text:
-    """What the signs mean that are there."""
-    lines = []
+        parts.append(_table(watched, group, judged, min(MOST, (width - NUMBERS) // 2)))
+    parts.append(Text())
     for meaning in MEANINGS:
         if meaning in used:
             sign, style = _SIGNS[meaning]
-            lines.append(Text.assemble((f"{sign} ", style), (MEANINGS[meaning], "dim")))
-    return Text("\n").join(lines)
+            told = paragraph(MEANINGS[meaning], width - 2).replace("\n", "\n  ")
+            parts.append(Text.assemble((f"{sign} ", style), (told, "dim")))
+    warnings = watched.header["warnings"]
+    parts += [Text(paragraph(f"warning: {text}", width, hanging=2), style="yellow") for text in warnings]
+    return Group(*parts)
 
 
-def number(x: float | None) -> str:
-    """Three digits."""
-    return "–" if x is None else "0" if x == 0 else f"{x:.3g}"
+def _table(watched: Watched, group: Mapping[str, Any], judged: Sequence[Verdict], plot: int) -> Table:
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    columns = ["", "measured", "expected", "ratio", ""] + (["measured", "expected"] if plot >= LEAST else [])
+    for i, column in enumerate(columns):
+        made.add_column(column, justify="right" if i in (1, 2, 3) else "left", no_wrap=True)
+    for one in judged:
+        sign, style = _SIGNS[one.meaning] if one.meaning else ("", "")
+        marked = style if one.flagged else ""
+        cells = [
+            Text(TITLES[one.quantity]),
+            Text(number(one.measured), style=marked),
+            Text(number(one.expected)),
+            Text("–" if one.ratio is None else f"{one.ratio:.3g}", style=marked),
+            Text(sign, style=style),
+        ]
+        if plot >= LEAST:
+            way = series(watched, group, one.quantity)
+            low, high = _range([*way.measured, *way.expected], one.quantity)
+            cells.append(Text(sparkline(way.measured, low, high, plot), style="cyan"))
+            cells.append(Text(sparkline(way.expected, low, high, plot), style="dim"))
+        made.add_row(*cells)
+    return made
 
 
 def _range(values: Sequence[float | None], name: str) -> tuple[float, float]:
@@ -101,7 +98,7 @@ def _range(values: Sequence[float | None], name: str) -> tuple[float, float]:
     return min(known, default=0.0), max(known, default=0.0)
 
 
-def sparkline(values: Sequence[float | None], low: float, high: float, width: int = WIDTH) -> str:
+def sparkline(values: Sequence[float | None], low: float, high: float, width: int) -> str:
     """At most `width` blocks, each the mean of its part of the run; a space where nothing is known."""
     parts = min(width, len(values))
     found = []
@@ -110,6 +107,6 @@ def sparkline(values: Sequence[float | None], low: float, high: float, width: in
         if not part:
             found.append(" ")
             continue
-        height = (math.fsum(part) / len(part) - low) / (high - low) if high > low else 0.5
+        height = (sum(part) / len(part) - low) / (high - low) if high > low else 0.5
         found.append(BARS[min(len(BARS) - 1, max(0, int(height * len(BARS))))])
     return "".join(found)

@@ -104,3 +104,27 @@ def last(watched: Watched, group: Mapping[str, Any]) -> tuple[int, Mapping[str, 
     """(count, what was found) in the last record of a group."""
     rows = ((r["count"], r["groups"][group["name"]]) for r in reversed(watched.records) if group["name"] in r["groups"])
     return next(rows, None)
+
+
+def state(watched: Watched) -> str:
+    """How far the run has come."""
+    header, records = watched.header, watched.records
+    count, base = (records[-1]["count"] if records else 0), header["count"]["base"]
+    share = f", {count / header['end']:.0%}" if header["end"] else ""
+    updates = f"{len(records)} update{'' if len(records) == 1 else 's'} measured"
+    return f"{count:,} of {header['end']:,} {base}{share}; {updates}"
+
+
+def title(group: Mapping[str, Any], found: tuple[int, Mapping[str, Any]] | None) -> str:
+    """A group, and how many of its parameters moved when it was measured last."""
+    some = "" if found is None or found[1]["parameters"] == group["parameters"] else f"{found[1]['parameters']} of "
+    many = "" if group["parameters"] == 1 else "s"
+    told = f"{some}{group['parameters']} parameter{many}, {group['entries']:,} entries"
+    return f"{group['name']}: {group['optimizer']}, {told}"
+
+
+def number(x: float | None) -> str:
+    """Three digits in at most nine characters."""
+    if x is None:
+        return "–"
+    return "0" if x == 0 else (f"{x:.2e}" if abs(x) < 1e-3 else f"{x:.3g}").replace("-", "−")
