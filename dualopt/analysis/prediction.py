@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -156,9 +156,24 @@ def predict(
         plan = Plan(recipe, shapes)
         if dtypes:
             plan.warn_if_too_fine(dict.fromkeys(shapes, "float32") | dict(dtypes))
+    told = tuple(dict.fromkeys(str(one.message) for one in caught))
+    found = predicted(plan, starts=starts, count=count, curvature=curvature, slope=slope)
+    return replace(found, warnings=told + found.warnings)
+
+
+def predicted(
+    plan: Plan,
+    *,
+    starts: Mapping[str, float] | None = None,
+    count: int | None = None,
+    curvature: float | None = None,
+    slope: float | None = None,
+) -> Prediction:
+    """The same for a recipe that is bound to its parameters; `plan` is left as it is."""
+    recipe = plan.recipe
     end, assumed = (increment(count), False) if count is not None else run_end(plan)
     updates = updates_until(plan, end)
-    rows = list(lines(plan, shapes, {}))
+    rows = list(lines(plan, plan.shapes, {}))
     groups = tuple(
         _outlook(
             planned, plan, i, updates, [row for row in rows if row.group == planned.group.name], starts or {}, slope
@@ -166,10 +181,8 @@ def predict(
         for i, planned in enumerate(plan.groups)
     )
     base, usual = recipe.count.base, recipe.count.per_update
-    told = tuple(dict.fromkeys(str(one.message) for one in caught)) + tuple(
-        doubts_about(groups, base, updates * usual, curvature)
-    )
-    return Prediction(base, usual, updates, updates * usual, assumed, schedules(plan.recipe), groups, told)
+    told = tuple(doubts_about(groups, base, updates * usual, curvature))
+    return Prediction(base, usual, updates, updates * usual, assumed, schedules(recipe), groups, told)
 
 
 def run_end(plan: Plan) -> tuple[int, bool]:

@@ -160,7 +160,13 @@ def carry_out(
         file = run.path / MONITORED
         if not resume:
             file.unlink(missing_ok=True)
-        Monitor(trainer.optimizer, file, every=every or None, end=work.settings.updates * work.increment)
+        Monitor(
+            trainer.optimizer,
+            file,
+            every=every or None,
+            end=work.settings.updates * work.increment,
+            per_update=work.increment,
+        )
     recorder = snapshot_digest if digests else None
     done = loop.train(trainer, work.text, work.settings, run, progress=show, digest=recorder)
     return Trained(framework, run, done)

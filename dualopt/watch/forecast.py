@@ -5,11 +5,12 @@ A band is low x − slack ... high x + slack around the prediction x. Factors ar
     1 ± 4/√(2n)      of n entries that are drawn once: four standard errors of a root mean square
     σ_low ... σ_high of the coefficient set, where polar factors are iterated (`analysis.spectra`)
     √0.76            where A is an upper estimate (polar factors): weights are smaller by that, and turn faster
-    1 + √(1 − a)     what cautious shrink neglects: weights are that much smaller, or larger by as little
+    1 + √(1 − a)     what is neglected of cautious shrink: weights are that much smaller, or larger by as little
 
 and the slack is 4/√n of a cosine of independent vectors. Of angles it is what rounding turns: ε of the type that θ is
 stored in, relative to the largest of a binade, and of sums in float32, whose d × θ is √(3 · 2⁻²⁰) |d| |θ| where it is
-0. Of shrink it is four standard errors of such rounding along θ, that of equal weights in float32, and of the sums.
+0. Of shrink it is four standard errors of such rounding along θ, that of equal weights in float32, and of the sums. A
+cautious mask takes anything from 0 to 1 − a, as what it reads happens to point, and turns weights by up to (1 − a)/2.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ SQUARE_POLAR = 0.76  # A over its estimate, of polar factors of square matrices:
 ROUNDING = 2.0**-20  # of a sum of products in float32, relative to that of their absolute values
 STORED = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}  # half a spacing of θ
 ERRORS = 4.0
+ROUNDS = 4  # roundings of θ in a motion that is not a sum
 PREDICTED = ("rms", "update", "angle", "shrink", "u_theta", "g_m")
 
 
@@ -195,23 +197,32 @@ def _bands(
 ) -> dict[str, Band]:
     """See the module."""
     lost = max(float(one.path.lost.max()) for _, one in sized)
-    cautious = isinstance(getattr(planned.row.motion, "shrink", None), Cautious)
     error, least, largest = ERRORS / math.sqrt(2 * entries), *_singular(planned, sized)
     estimate = SQUARE_POLAR if _estimated(planned.row.direction, sized[0][1].life) else 1.0
-    masked = 1 + math.sqrt(lost) if cautious else 1.0
     low, high = (1 - error) * least, (1 + error) * largest
     angle = float(curves["angle"].max()) if "angle" in curves else 1.0
-    draw = math.sqrt(2) * error if cautious else 0.0  # of the entries that the mask leaves
-    along = STORED["float32"] + ERRORS * stored / math.sqrt(entries)
+    turned = stored + math.sqrt(3 * ROUNDING) * lost
+    moved = 0.0 if _steps(planned) or "rms" not in curves else ROUNDS * stored * float(curves["rms"].max())
+    shrink = Band(1.0, 1.0, STORED["float32"] + ERRORS * stored / math.sqrt(entries) + ROUNDING * angle)
+    masked = 1.0
+    if isinstance(getattr(planned.row.motion, "shrink", None), Cautious):
+        whole = max(float(one.run.k["c_a"].max()) for _, one in sized)
+        masked, turned = 1 + math.sqrt(whole), turned + whole / 2
+        shrink = Band(0.0, whole / lost if lost else 1.0, shrink.slack)
     bands = {
         "rms": Band(low * math.sqrt(estimate) / masked, high * masked),
-        "update": Band(low, high),
-        "angle": Band(low / masked, high * masked / math.sqrt(estimate), stored + math.sqrt(3 * ROUNDING) * lost),
-        "shrink": Band((1 - draw) / masked, (1 + draw) * masked, along + ROUNDING * angle),
+        "update": Band(low, high, moved),
+        "angle": Band(low / masked, high * masked / math.sqrt(estimate), turned),
+        "shrink": shrink,
         "u_theta": Band(estimate, 1.0, ERRORS / math.sqrt(entries)),
         "g_m": Band(1.0, 1.0, ERRORS / math.sqrt(entries)),
     }
     return {name: Band(max(band.low, 0.0), band.high, band.slack) for name, band in bands.items() if name in curves}
+
+
+def _steps(planned: PlannedGroup) -> bool:
+    """Whether an update is told from what shrinks: where it is not, it is what has moved, roundings of θ among it."""
+    return isinstance(planned.row.motion, Additive)
 
 
 def _singular(planned: PlannedGroup, sized: Sequence[tuple[int, Followed]]) -> tuple[float, float]:

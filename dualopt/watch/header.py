@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Mapping
 
-from ..analysis.prediction import Outlook, Prediction, predict
+from ..analysis.prediction import Outlook, Prediction, predicted
 from ..plan import Plan
 from .forecast import Forecast, forecasts
 from .stream import FORMAT, Data
@@ -19,13 +20,24 @@ def identity(plan: Plan) -> Data:
     return {"recipe": plan.recipe.digest(), "shapes": hashlib.sha256(shapes.encode()).hexdigest()}
 
 
-def made(plan: Plan, starts: Mapping[str, float], end: int, dtypes: Mapping[str, str]) -> Data:
-    """The header of a run until `end`, with its prediction; `starts` and `dtypes` as of `predict`."""
+def made(own: Data, plan: Plan, starts: Mapping[str, float], end: int, dtypes: Mapping[str, str]) -> Data:
+    """The header of the run `own` (see `identity`) by `plan` until `end`; `starts` and `dtypes` as of `predict`."""
     starts = {name: x for name, x in starts.items() if math.isfinite(x)}
-    outlook = predict(plan.recipe, plan.shapes, starts=starts, dtypes=dtypes, count=end)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        plan.warn_if_too_fine(dtypes)
+    outlook = predicted(plan, starts=starts, count=end)
+    told = [*dict.fromkeys(str(one.message) for one in caught), *outlook.warnings]
     ways = forecasts(plan, starts, outlook.updates, dtypes)
     groups = [_group(g, way) for g, way in zip(outlook.groups, ways, strict=True)]
-    return {"format": FORMAT, **identity(plan), **_summary(plan, outlook), "starts": starts, "groups": groups}
+    return {
+        "format": FORMAT,
+        **identity(plan),
+        **_summary(plan, outlook),
+        "warnings": told,
+        "starts": starts,
+        "groups": groups,
+    }
 
 
 def _summary(plan: Plan, outlook: Prediction) -> Data:
@@ -34,7 +46,6 @@ def _summary(plan: Plan, outlook: Prediction) -> Data:
         "count": {"unit": count.unit, "base": count.base, "per_update": count.per_update},
         "schedule": outlook.schedule,
         "end": outlook.end,
-        "warnings": list(outlook.warnings),
     }
 
 

@@ -54,12 +54,13 @@ class Monitor:
         every: measure every so many updates of the usual size; None: as often as takes 1 % of the time.
         parameters: globs of parameters that are also written one by one.
         end: the count at which the run ends, if the recipe's schedule does not say so.
+        per_update: the count of most updates, if it is not the recipe's.
         writer: takes every number as ``group/quantity`` too, for example TensorBoard's ``SummaryWriter``.
         clock: seconds.
 
     Raises:
         CheckpointError: the file is of another run, is damaged, or cannot be written.
-        CountError: `every` or `end` is no positive integer.
+        CountError: `every`, `end` or `per_update` is no positive integer.
         RecipeError: a glob that matches no parameter.
     """
 
@@ -71,16 +72,18 @@ class Monitor:
         every: int | None = None,
         parameters: Iterable[str] = (),
         end: int | None = None,
+        per_update: int | None = None,
         writer: Writer | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        for name, value in (("every", every), ("end", end)):
+        for name, value in (("every", every), ("end", end), ("per_update", per_update)):
             if value is not None and (type(value) is not int or value < 1):
                 raise CountError(f"{name} is a positive whole number, got {value!r}")
         self.path, self.every = Path(path), every
         self._optimizer, self._plan = optimizer, optimizer.plan
+        self._usual = self._plan.recipe.count.per_update if per_update is None else per_update
         self._singled = _matching(self._plan, parameters)
-        most = MOST_UPDATES * self._plan.recipe.count.per_update
+        most = MOST_UPDATES * self._usual
         self._end = min(run_end(self._plan)[0] if end is None else end, most)
         self._writer, self._clock = writer, clock
         self.measured = 0  # updates, by this object
@@ -99,7 +102,7 @@ class Monitor:
         if self.every is None:
             wanted = self.measured < TRIALS or now - self._ended >= self._cost / SHARE
         else:
-            span = self.every * self._plan.recipe.count.per_update
+            span = self.every * self._usual
             wanted = self._header is None or (count + proposal.dtau) // span > count // span
         if wanted:
             self._began = now
@@ -155,7 +158,7 @@ class Monitor:
     def _expected(self, i: int, proposal: Proposal, count: int) -> dict[str, float]:
         """What is expected of group i; less of an update of an unusual size, nothing once its step is another's."""
         end = count + proposal.dtau
-        usual = self._plan.recipe.count.per_update
+        usual = self._usual
         while end > self._forecasts[i].updates * usual and self._forecasts[i].curves:
             if not self._extended(end):
                 return {}
@@ -175,12 +178,8 @@ class Monitor:
         before = max(f.updates for f in self._forecasts)
         if before >= MOST_UPDATES:
             return False
-        self._forecasts = forecasts(
-            self._plan,
-            self._header["starts"],
-            max(2 * before, end // self._plan.recipe.count.per_update),
-            self._optimizer.dtypes,
-        )
+        updates = max(2 * before, end // self._usual)
+        self._forecasts = forecasts(self._paced, self._header["starts"], updates, self._optimizer.dtypes)
         return max(f.updates for f in self._forecasts) > before
 
     def _open(self, count: int, starts: Mapping[str, float]) -> None:
@@ -190,11 +189,15 @@ class Monitor:
             header = stream.read(self.path).header
             self._known(header)
         else:
-            header = made(self._plan, {} if count else starts, self._end, self._optimizer.dtypes)
+            header = made(identity(self._plan), self._paced, {} if count else starts, self._end, self._optimizer.dtypes)
             stream.begin(self.path, header)
         self._header = header
-        updates = max(1, round(self._end / self._plan.recipe.count.per_update))
-        self._forecasts = forecasts(self._plan, header["starts"], updates, self._optimizer.dtypes)
+        updates = max(1, round(self._end / self._usual))
+        self._forecasts = forecasts(self._paced, header["starts"], updates, self._optimizer.dtypes)
+
+    @property
+    def _paced(self) -> Plan:
+        return self._plan.paced(self._usual)
 
     def _known(self, header: Data) -> None:
         """CheckpointError for a file of other parameters or of another recipe."""

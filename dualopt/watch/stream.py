@@ -119,15 +119,41 @@ def _parsed(path: Path, number: int, line: bytes) -> Data:
 
 
 def _header_problem(header: Data) -> str | None:
-    kinds = {"recipe": str, "shapes": str, "count": dict, "starts": dict, "groups": list, "end": int, "warnings": list}
+    kinds = {
+        "recipe": str,
+        "shapes": str,
+        "schedule": str,
+        "count": dict,
+        "starts": dict,
+        "groups": list,
+        "end": int,
+        "warnings": list,
+    }
     for key, kind in kinds.items():
         if not isinstance(header.get(key), kind):
             return f"{key!r} is missing or no {kind.__name__}"
-    inner = {"name": str, "optimizer": str, "counts": list, "curves": dict, "bands": dict, "most": dict}
+    inner = {
+        "name": str,
+        "optimizer": str,
+        "parameters": int,
+        "entries": int,
+        "counts": list,
+        "curves": dict,
+        "bands": dict,
+        "most": dict,
+    }
+    if not isinstance(header["count"].get("base"), str):
+        return "'count' has no base"
     for group in header["groups"]:
         for key, kind in inner.items():
             if not isinstance(group, dict) or not isinstance(group.get(key), kind):
                 return f"{key!r} of a group is missing or no {kind.__name__}"
+        for name, curve in group["curves"].items():
+            if not _numbers(curve) or len(curve) != len(group["counts"]):
+                return f"the curve of {name!r} is not a number for every count"
+        for name, most in group["most"].items():
+            if not _number(most):
+                return f"'most' of {name!r} is no number"
         for name, band in group["bands"].items():
             if not isinstance(band, list) or len(band) != 3 or not all(map(_number, band)):
                 return f"the band of {name!r} is not three numbers"
@@ -146,9 +172,16 @@ def _record_problem(record: Data, last: int, groups: set[str]) -> str | None:
             return f"the header has no group {name!r}"
         for key in ("measured", "expected"):
             values = group.get(key) if isinstance(group, dict) else None
-            if not isinstance(values, dict) or not all(x is None or _number(x) for x in values.values()):
+            if not isinstance(values, dict) or not all(map(_number, values.values())):
                 return f"{key!r} of group {name!r} is not numbers"
+        if type(group.get("parameters")) is not int:
+            return f"'parameters' of group {name!r} is no whole number"
     return None
+
+
+def _numbers(values: object) -> bool:
+    """True for a list of numbers, and None where there is none."""
+    return isinstance(values, list) and all(x is None or _number(x) for x in values)
 
 
 def _number(x: object) -> bool:
