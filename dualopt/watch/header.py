@@ -32,7 +32,7 @@ def made(own: Data, plan: Plan, starts: Mapping[str, float], end: int, dtypes: M
     groups = [_group(g, way) for g, way in zip(outlook.groups, ways, strict=True)]
     return {
         "format": FORMAT,
-        **identity(plan),
+        **own,
         **_summary(plan, outlook),
         "warnings": told,
         "starts": starts,
