@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 import dualopt
 from dualopt.cli import watching
 from dualopt.cli.app import app
+from dualopt.watch.board import board
 from dualopt.watch.page import written
 from dualopt.watch.panels import COSINE, LINEAR, LOG, Panel, panels, short
 from dualopt.watch.stream import NAME, read
@@ -230,6 +231,32 @@ def test_training_with_a_monitor(tmp_path: Path) -> None:
         file.write(b"{")
     run(*options, "--resume")
     assert read(tmp_path / "torch") == first
+
+
+def test_tensorboard_is_no_dependency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is not installed a line says so, and the run goes on."""
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    options: list[Any] = ["train", "--framework", "torch", "--layers", 1, "--width", 16, "--heads", 2, "--context", 16]
+    options += ["--updates", 1, "--no-plot", "--json", "--monitor", "--tensorboard", "--out", tmp_path]
+    assert "pip install tensorboard" in run(*options).stderr
+    assert len(read(tmp_path / "torch").records) == 1
+    assert not (tmp_path / "torch/tensorboard").exists()
+    assert "give both" in refused("train", "--tensorboard", "--out", tmp_path / "x")
+
+
+def test_events_for_tensorboard(tmp_path: Path) -> None:
+    """Read by its own reader: a run that goes on takes back what it measured before from there on."""
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for counts in ((10, 20, 30), (20, 40)):
+        writer = board(tmp_path)
+        assert writer is not None
+        for count in counts:
+            writer.add_scalar("all/rms", 0.5 + count, count)
+        writer.flush()
+        time.sleep(1.1)  # names of event files have seconds
+    found = loader.EventAccumulator(str(tmp_path))
+    found.Reload()
+    assert [(x.step, x.value) for x in found.Scalars("all/rms")] == [(10, 10.5), (20, 20.5), (40, 40.5)]
 
 
 def test_the_file_is_read_while_it_is_written(tmp_path: Path) -> None:

@@ -261,10 +261,14 @@ def test_copies_and_pickles_are_not_watched(tmp_path: Path) -> None:
 
 def test_writers_get_every_number(tmp_path: Path) -> None:
     told: list[tuple[str, float, int]] = []
+    flushed: list[int] = []
 
     class Writer:
         def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
             told.append((tag, scalar_value, global_step))
+
+        def flush(self) -> None:
+            flushed.append(len(told))
 
     run = Torch(normal(SHAPES), recipe())
     dualopt.Monitor(run.optimizer, tmp_path / "m", every=1, writer=Writer())
@@ -275,6 +279,7 @@ def test_writers_get_every_number(tmp_path: Path) -> None:
         f"all/{key} expected": x for key, x in group["expected"].items()
     }
     assert {count for *_, count in told} == {10}
+    assert flushed == [len(told)]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -63,12 +63,18 @@ def train(
         int | None,
         typer.Option(min=1, help="Measure every so many updates. Default: 1 % of the time.", show_default=False),
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write what --monitor measures for TensorBoard too.")
+    ] = False,
     plot: Annotated[bool, typer.Option(help="Draw loss.png.")] = True,
     as_json: Json = False,
 ) -> None:
     """Train a GPT on bytes of text by a recipe. Ctrl-C saves; --resume continues with the same bits."""
     if every is not None and not monitor:
         raise RecipeError("--every says how often --monitor measures: give both")
+    if tensorboard and not monitor:
+        raise RecipeError("--tensorboard writes what --monitor measures: give both")
+    watch = work.Watch(every, tensorboard) if monitor else None
     frameworks = work.chosen(framework)
     config = GPTConfig(layers=layers, width=width, heads=heads, context=context)
     job = work.prepare(
@@ -79,8 +85,8 @@ def train(
     done: list[work.Trained] = []
     for name in frameworks:
         with progress(name, job.settings.updates, quiet=as_json) as tick:
-            show, watched = losses(tick), (every or 0) if monitor else None
-            done.append(work.carry_out(job, name, out / name, resume=resume, show=show, digests=digests, every=watched))
+            show = losses(tick)
+            done.append(work.carry_out(job, name, out / name, resume=resume, show=show, digests=digests, watch=watch))
         if done[-1].outcome.interrupted:
             break
     if plot:

@@ -7,6 +7,7 @@
     header        which run it is, and the forecast of it
     monitor       when is measured, and what is written
     stream        the file
+    board         the same numbers for TensorBoard
     verdict       measured against expected
     panels        what a picture shows of it
     terminal, picture, page      what is seen

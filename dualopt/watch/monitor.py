@@ -41,6 +41,8 @@ class Writer(Protocol):
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> Any: ...
 
+    def flush(self) -> Any: ...
+
 
 class Monitor:
     """Measures some updates of an optimizer and appends them, beside what was expected, to a file.
@@ -55,7 +57,7 @@ class Monitor:
         parameters: globs of parameters that are also written one by one.
         end: the count at which the run ends, if the recipe's schedule does not say so.
         per_update: the count of most updates, if it is not the recipe's.
-        writer: takes every number as ``group/quantity`` too, for example TensorBoard's ``SummaryWriter``.
+        writer: takes every number as ``group/quantity`` too: see `board`, or any ``SummaryWriter``.
         clock: seconds.
 
     Raises:
@@ -87,7 +89,8 @@ class Monitor:
         self._end = min(run_end(self._plan)[0] if end is None else end, most)
         self._writer, self._clock = writer, clock
         self.measured = 0  # updates, by this object
-        self._began = self._ended = self._cost = 0.0  # seconds, of the last one
+        self.cost = 0.0  # seconds, of the last one
+        self._began = self._ended = 0.0
         self._header: Data | None = None
         self._forecasts: tuple[Forecast, ...] = ()
         self._strayed: set[int] = set()  # groups whose step is not the recipe's any more
@@ -100,7 +103,7 @@ class Monitor:
         """Whether the update from `count` that is about to happen is measured; its cost is counted from here."""
         now = self._clock()
         if self.every is None:
-            wanted = self.measured < TRIALS or now - self._ended >= self._cost / SHARE
+            wanted = self.measured < TRIALS or now - self._ended >= self.cost / SHARE
         else:
             span = self.every * self._usual
             wanted = self._header is None or (count + proposal.dtau) // span > count // span
@@ -125,7 +128,7 @@ class Monitor:
             warnings.warn(f"{self.path}: no longer written, as {error}; training goes on", RuntimeWarning, stacklevel=4)
         self.measured += 1
         self._ended = self._clock()
-        self._cost = self._ended - self._began
+        self.cost = self._ended - self._began
 
     def _write(self, proposal: Proposal, count: int, sums: Sums) -> None:
         plan = self._plan
@@ -216,6 +219,7 @@ class Monitor:
             for kind, suffix in (("measured", ""), ("expected", " expected")):
                 for name, x in found[kind].items():
                     self._writer.add_scalar(f"{group}/{name}{suffix}", x, record["count"])
+        self._writer.flush()
 
 
 def _matching(plan: Plan, globs: Iterable[str]) -> tuple[str, ...]:
