@@ -7,7 +7,6 @@ between leaves no trace. Backends carry a proposal out (see `executor`).
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -64,12 +63,6 @@ class Plan:
         self._schedule = recipe.schedule.scaled(unit)
         self._shrink_schedule = recipe.shrink_schedule and recipe.shrink_schedule.scaled(unit)
         self._warn_if_unstated()
-
-    def paced(self, per_update: int) -> Plan:
-        """This plan for updates of another usual size; half-lives stay what they are, those of the catalogue too."""
-        other = copy.copy(self)
-        other.recipe = replace(self.recipe, count=replace(self.recipe.count, per_update=per_update))
-        return other
 
     def largest(self, name: str) -> float:
         """The largest entry of a gradient of this parameter: neither signal nor memory of squares may overflow."""

@@ -21,8 +21,6 @@ from dualopt.namespace import TIERS
 from dualopt.plan import Plan
 from dualopt.proposal import Proposal
 from dualopt.recipe import Recipe
-from dualopt.watch import Monitor
-from dualopt.watch.measurement import Measurement
 
 from .adopting import Adopting
 from .checking import all_finite, check_fit
@@ -31,10 +29,10 @@ from .execute import Executor, recorded
 from .microbatches import Microbatches
 from .parameters import Named, named_parameters
 from .remembering import LINED
-from .watching import LIBRARY
+from .watching import Watching
 
 
-class Optimizer(Microbatches, Evaluating, Adopting):
+class Optimizer(Watching, Microbatches, Evaluating, Adopting):
     """Carries out a recipe on a torch module, or on a mapping of names to parameters.
 
     Groups are the recipe's, and hold strings and numbers only: the coordinates in the base unit of the
@@ -53,8 +51,6 @@ class Optimizer(Microbatches, Evaluating, Adopting):
     Raises:
         RecipeError: the recipe does not fit the parameters, or the tier is unknown.
     """
-
-    monitor: Monitor | None = None
 
     def __init__(
         self,
@@ -170,12 +166,6 @@ class Optimizer(Microbatches, Evaluating, Adopting):
             self.monitor.write(proposal, count, measured.sums())
         return loss
 
-    def _measurement(self, proposal: Proposal, count: int, evidence: Evidence) -> Measurement | None:
-        """What measures this update, if a monitor wants that; nothing can be read while a graph is captured."""
-        if self.monitor is None or recorded(_gradients(evidence)) or not self.monitor.due(proposal, count):
-            return None
-        return Measurement(LIBRARY)
-
     def _evidence(self, count: int | None, microbatches: object, samples: object) -> tuple[Evidence, Proposal] | None:
         """What this step has measured, and the proposal that it carries out; None: the update is skipped."""
         if microbatches is None and samples is None and self._told is not None:
@@ -283,7 +273,7 @@ class Optimizer(Microbatches, Evaluating, Adopting):
         if self._ready is None:
             self.plan.commit(proposal)
         self._ready = None
-        self._captured = recorded(_gradients(evidence))
+        self._captured = recorded({name: x[GRADIENT] for name, x in islice(evidence.items(), 1) if x})
         kept = self._kept
         for cohort in proposal.cohorts:
             lived = {"tau": cohort.clock.tau, **cohort.clock.sums}
@@ -301,11 +291,6 @@ class Optimizer(Microbatches, Evaluating, Adopting):
             raise RecipeError(f"{thawed!r} was frozen when the optimizer was made, and is not in it; make a new one")
         check_fit(gradients, self._named, self.plan)
         return recorded(gradients) or all_finite(gradients, self.plan)
-
-
-def _gradients(evidence: Evidence) -> Named:
-    """One gradient, which tells for all whether they are captured."""
-    return {name: x[GRADIENT] for name, x in islice(evidence.items(), 1) if x}
 
 
 def _all_double(found: Any) -> bool:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 
-from dualopt.watch.measurement import Library
+from dualopt.microbatches import GRADIENT, Evidence
+from dualopt.proposal import Proposal
+from dualopt.watch import Monitor
+from dualopt.watch.measurement import Library, Measurement
 
+from .execute import recorded
 from .kernels import working
 from .namespace import FAST
 
@@ -29,3 +34,16 @@ LIBRARY = Library(
     joined=_joined,
     numbers=_numbers,
 )
+
+
+class Watching(torch.optim.Optimizer):
+    """The part of `Optimizer` that has a monitor."""
+
+    monitor: Monitor | None = None
+
+    def _measurement(self, proposal: Proposal, count: int, evidence: Evidence) -> Measurement | None:
+        """What measures this update, if a monitor wants that; nothing can be read while a graph is captured."""
+        if self.monitor is None:
+            return None
+        one = {name: x[GRADIENT] for name, x in islice(evidence.items(), 1) if x}  # captured, if all are
+        return None if recorded(one) or not self.monitor.due(proposal, count) else Measurement(LIBRARY)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,22 +18,21 @@ from ..counts import increment
 from ..explain import Line, lines, schedules
 from ..motion.additive import Additive
 from ..motion.held import Held
-from ..motion.settled import Settled
 from ..motion.targeted import Targeted
 from ..plan import Plan
 from ..planned import PlannedGroup
 from ..recipe import Recipe
 from ..recursion import Shape
 from . import stability, weights
-from .course import Course, course, updates_until
+from .course import Course, updates_until
 from .doubts import doubts_about
-from .motions import Life, Path, evaluated, life_of, path_of, remembered
+from .following import followed, run_end
+from .motions import Life, Path, evaluated, remembered
 from .recurrence import Floats
 from .sizes import linear_in_gradient
 
 EARLY = 0.25  # the part of a run that counts as early
 CURVE = 301  # points of a curve
-UNSCHEDULED = 10_000  # updates of a run that nothing says the length of
 
 
 @dataclass(frozen=True)
@@ -183,58 +182,6 @@ def predicted(
     base, usual = recipe.count.base, recipe.count.per_update
     told = tuple(doubts_about(groups, base, updates * usual, curvature))
     return Prediction(base, usual, updates, updates * usual, assumed, schedules(recipe), groups, told)
-
-
-def run_end(plan: Plan) -> tuple[int, bool]:
-    """(where the run ends, whether that is a guess)."""
-    recipe, usual = plan.recipe, plan.recipe.count.per_update
-    unit = recipe.count.to_base(1.0)
-    ends = [s.total * unit for s in (recipe.schedule, recipe.shrink_schedule) if s is not None and s.total]
-    if ends:
-        return max(1, round(max(ends))), False
-    lives = [g.shrink_half_life for g in plan.groups if math.isfinite(g.shrink_half_life)]
-    return round(5 * max(lives)) if lives else UNSCHEDULED * usual, True
-
-
-def assumed_start(shape: Shape) -> float:
-    """The RMS of entries uniform in ±1/√inputs, 1 for vectors."""
-    return 1.0 if len(shape) < 2 else 1 / math.sqrt(3 * max(1, math.prod(shape[1:])))
-
-
-@dataclass(frozen=True)
-class Followed:
-    """Parameters of one shape on their way: their RMS at the start, `assumed` or given."""
-
-    row: Line
-    start: float
-    assumed: bool
-    run: Course
-    life: Life
-    path: Path
-
-
-def followed(
-    planned: PlannedGroup,
-    plan: Plan,
-    i: int,
-    updates: int,
-    rows: Iterable[Line],
-    starts: Mapping[str, float],
-    slope: float | None = None,
-) -> Iterator[Followed]:
-    """The parameters `rows` of group i of `plan` over a run of so many updates."""
-    shared: tuple[Course, Life] | None = None
-    paths: dict[tuple[Shape, float], tuple[Course, Life, Path]] = {}
-    for row in rows:
-        shape = planned.views[row.names[0]].logical
-        if shared is None or isinstance(planned.row.motion, Settled):  # only there η depends on the shape
-            run = course(plan, i, shape, updates)
-            shared = run, life_of(planned, run)
-        known = [starts[name] for name in row.names if name in starts]
-        start = math.sqrt(sum(x * x for x in known) / len(known)) if known else assumed_start(row.shape)
-        if (shape, start) not in paths:
-            paths[shape, start] = (*shared, path_of(planned, shared[1], shared[0], shape, start, slope))
-        yield Followed(row, start, not known, *paths[shape, start])
 
 
 def _outlook(

@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 
 from ..analysis.course import MOST_UPDATES
+from ..analysis.following import Followed, followed
 from ..analysis.motions import Life
-from ..analysis.prediction import CURVE, Followed, followed
+from ..analysis.prediction import CURVE
 from ..analysis.recurrence import Floats
 from ..analysis.sizes import size_of
 from ..analysis.spectra import spread

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..analysis.course import MOST_UPDATES
-from ..analysis.prediction import run_end
+from ..analysis.following import run_end
 from ..errors import CheckpointError, CountError, DualoptError, RecipeError
 from ..plan import Plan
 from ..proposal import Proposal
 from . import stream
 from .forecast import Forecast, forecasts
-from .header import identity, made
+from .header import identity, made, paced
 from .reading import Reading, mean, reading
 from .stream import Data
 
@@ -84,6 +84,7 @@ class Monitor:
         self.path, self.every = Path(path), every
         self._optimizer, self._plan = optimizer, optimizer.plan
         self._usual = self._plan.recipe.count.per_update if per_update is None else per_update
+        self._paced = paced(self._plan, self._usual)
         self._singled = _matching(self._plan, parameters)
         most = MOST_UPDATES * self._usual
         self._end = min(run_end(self._plan)[0] if end is None else end, most)
@@ -197,10 +198,6 @@ class Monitor:
         self._header = header
         updates = max(1, round(self._end / self._usual))
         self._forecasts = forecasts(self._paced, header["starts"], updates, self._optimizer.dtypes)
-
-    @property
-    def _paced(self) -> Plan:
-        return self._plan.paced(self._usual)
 
     def _known(self, header: Data) -> None:
         """CheckpointError for a file of other parameters or of another recipe."""

@@ -26,13 +26,14 @@ body { background: var(--page); color: var(--ink); font: 15px/1.45 system-ui, sa
   max-width: 84rem; padding: 0 1rem; }
 h1 { font-size: 1.3rem; margin: 0; } h2 { font-size: 1.05rem; margin: 1.8rem 0 .4rem; }
 p { margin: .3rem 0; } .faint { color: var(--faint); } .outside { color: var(--outside); }
-.panels { display: flex; flex-wrap: wrap; gap: .4rem; }
+.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(22rem, 100%), 1fr)); gap: .4rem 1rem; }
+.panels svg { width: 100%; height: auto; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin-top: .5rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .15rem .8rem .15rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child, th:last-child, td:last-child { text-align: left; }
 td:last-child { white-space: normal; }
-svg { font: 11px system-ui, sans-serif; fill: var(--ink); max-width: 100%; }
+svg { font: 10px system-ui, sans-serif; fill: var(--ink); }
 svg .grid { stroke: var(--line); stroke-width: 1; } svg .tick { fill: var(--faint); }
 svg .band { fill: var(--band); } svg .predicted { fill: none; stroke: var(--predicted); stroke-width: 1.4; }
 svg .line { fill: none; stroke: var(--measured); stroke-width: 1; } svg .dot { fill: var(--measured); }
