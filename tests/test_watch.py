@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -54,13 +53,12 @@ ROWS: dict[str, dict[str, Any]] = {
     "scionc, quintic": {"optimizer": "scionc", **ADDITIVE, "polar": "quintic"},
     "scionc, column": {"optimizer": "scionc", **ADDITIVE, "norm": "column"},
     "muon": ADDITIVE,
-    "muon, express": {"optimizer": "muon", **ADDITIVE, "polar": "polar_express"},
     "row_norm": ADDITIVE,
     "sgdm": ADDITIVE,
     "single_half_life": {"memory_half_life": 3000.0},
     "pion": {"step": 0.02},
 }
-SCHEDULE = {"shape": "warmup-stable-decay", "warmup": 200, "total": 1600, "decay": 500}
+SCHEDULE = {"shape": "warmup-stable-decay", "warmup": 200, "total": 1200, "decay": 400}
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -68,8 +66,8 @@ def test_noise_stays_within_the_bands(name: str, tmp_path: Path) -> None:
     """Under a schedule that ends at 0, where nothing moves and all that shrinks is parallel."""
     options = dict(ROWS[name])
     made = recipe(options.pop("optimizer", name), schedule=SCHEDULE, **options)
-    watched = noise(tmp_path / "m", made, shapes=SHAPES, updates=160)
-    assert len(watched.records) == 17
+    watched = noise(tmp_path / "m", made, shapes=SHAPES, updates=120)
+    assert len(watched.records) == 13
     found = judged(watched)
     unknown = {"sgdm": {"rms", "update", "angle", "shrink"}, "pion": {"shrink"}, "single_half_life": {"shrink"}}
     assert set(found) >= {"rms", "update", "angle", "shrink"} - unknown.get(name, set())
@@ -258,5 +256,3 @@ def test_rewinding(written: bytes, tmp_path: Path) -> None:
     stream.rewind(path, 105)
     assert [r["count"] for r in read(path).records] == [10, 100]
     assert path.read_bytes() == b"".join(written.splitlines(keepends=True)[:3])
-    whole = read(path)
-    assert dataclasses.replace(whole) == whole

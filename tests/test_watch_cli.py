@@ -127,7 +127,10 @@ class Reader(HTMLParser):
 def test_pictures(several: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     png, html = tmp_path / "deep/w.png", tmp_path / "w.html"
-    text = run("watch", several, "--png", png, "--html", html).stdout
+    noise(
+        tmp_path / "one", recipe(), shapes={"w": (4, 3)}, updates=6, every=2
+    )  # a picture of many panels takes seconds
+    text = run("watch", tmp_path / "one", "--png", png).stdout + run("watch", several, "--html", html).stdout
     assert str(png) in text.replace("\n", "")
     assert png.read_bytes().startswith(b"\x89PNG")
     page = Reader()

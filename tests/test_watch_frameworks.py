@@ -163,10 +163,10 @@ def test_a_hundredth_of_the_time(tmp_path: Path) -> None:
 
     monitor.write = writing
     grads = normal(few)
-    for _ in range(700):
+    for _ in range(330):
         now[0] += 1.0
         run.step(grads)
-    assert [r["count"] for r in read(tmp_path / "m").records] == [10, 20, 3020, 6020]
+    assert [r["count"] for r in read(tmp_path / "m").records] == [10, 20, 3020]
 
 
 @both
@@ -175,20 +175,17 @@ def test_a_run_goes_on_where_it_was_cut_off(framework: Any, tmp_path: Path) -> N
     path, made = tmp_path / "m", recipe(**LOOSE)
     run = framework(normal(SHAPES), made)
     dualopt.Monitor(run.optimizer, path, every=2)
-    saved = None
+    saved: Any = None
     for t in range(9):
         if t == 5:
-            saved = (copy.deepcopy(run.optimizer.state_dict()) if framework is Torch else None), run.theta()
+            saved = run.optimizer.snapshot()
         run.step(normal(SHAPES, seed=t))
     whole = read(path)
     with path.open("ab") as file:
         file.write(b'{"count": 100, "dtau"')
     assert read(path) == whole
-    if framework is not Torch:
-        return
-    assert saved is not None
-    again = Torch({n: np.asarray(x, np.float32) for n, x in saved[1].items()}, made)
-    again.optimizer.load_state_dict(saved[0])
+    again = framework(normal(SHAPES, seed=9), made)
+    again.optimizer.restore(saved)
     dualopt.Monitor(again.optimizer, path, every=2)
     for t in range(5, 9):
         again.step(normal(SHAPES, seed=t))
@@ -325,7 +322,7 @@ def test_training_goes_on_without_the_file(framework: Any, tmp_path: Path) -> No
     with pytest.warns(RuntimeWarning, match="no longer written"):
         run.step(normal(SHAPES))
     run.step(normal(SHAPES))
-    assert run.optimizer.plan.tau == 30 or framework is not Torch
+    assert run.optimizer.plan.tau == 30
     assert run.optimizer.monitor is None
 
 
