@@ -84,7 +84,7 @@ def row(framework: str, name: str, updates: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What a monitor costs, in units of an update of a GPT.")
-    parser.add_argument("--updates", type=int, default=150)
+    parser.add_argument("--updates", type=int, default=80)
     parser.add_argument("--into", type=Path, help=f"a page whose part between {BEGIN} and {END} is written anew")
     stated = parser.parse_args()
     head = ["| | a measured update | one in | share |", "|---|---|---|---|"]

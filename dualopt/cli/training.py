@@ -61,7 +61,9 @@ def train(
     ] = False,
     every: Annotated[
         int | None,
-        typer.Option(min=1, help="Measure every so many updates. Default: 1 % of the time.", show_default=False),
+        typer.Option(
+            min=1, help="Measure every so many updates. Default: for less than 1 % of the time.", show_default=False
+        ),
     ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write what --monitor measures for TensorBoard too.")
