@@ -30,9 +30,10 @@ from .execute import Executor, recorded
 from .microbatches import Microbatches
 from .parameters import Named, named_parameters
 from .remembering import LINED
+from .watching import Watching
 
 
-class Optimizer(Microbatches, Evaluating, Adopting):
+class Optimizer(Watching, Microbatches, Evaluating, Adopting):
     """Carries out a recipe on a torch module, or on a mapping of names to parameters.
 
     Groups are the recipe's, and hold strings and numbers only: the coordinates in the base unit of the
@@ -69,11 +70,8 @@ class Optimizer(Microbatches, Evaluating, Adopting):
         self.plan = Plan(recipe, {name: tuple(p.shape) for name, p in self._named.items()}, float64=_all_double(found))
         self.tier = tier
         self._execute = Executor(tier, compiled)
-        cautions.too_fine(
-            self.plan.recipe.count,
-            self.plan.groups,
-            {n: str(p.dtype).removeprefix("torch.") for n, p in self._named.items()},
-        )
+        self.dtypes = {name: str(p.dtype).removeprefix("torch.") for name, p in self._named.items()}
+        cautions.too_fine(self.plan.recipe.count, self.plan.groups, self.dtypes)
         self._ready: Proposal | None = None
         self._captured = False
         self._aside = None
@@ -102,8 +100,9 @@ class Optimizer(Microbatches, Evaluating, Adopting):
         super().add_param_group(param_group)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but hooks, so that copies and pickles work; torch's own keeps state and groups only."""
-        return {key: x for key, x in self.__dict__.items() if not key.startswith("_optimizer_") and key not in LINED}
+        """Everything but hooks and the monitor, so that copies and pickles work; torch's own are of less."""
+        left_out = {"monitor", *LINED}
+        return {key: x for key, x in self.__dict__.items() if not key.startswith("_optimizer_") and key not in left_out}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         """The inverse: what is lined up is found again."""
@@ -152,12 +151,20 @@ class Optimizer(Microbatches, Evaluating, Adopting):
             return loss
         evidence, proposal = found
         names = tuple(evidence)
+        count = self.plan.tau - (proposal.dtau if self._ready else 0)  # before this update
+        measured = self._measurement(proposal, count, evidence)
         for line in self._lined(names):
             given = evidence if line.all else {name: evidence[name] for name in line.theta}
+            if measured:
+                measured.before(line.planned, line.theta, line.state, given, proposal.scalars)
             self._execute(line.planned, line.theta, line.state, given, proposal.scalars)
+            if measured:
+                measured.after(line.planned, line.theta, line.state)
         self.discard()
         self._finish(proposal, evidence)
         self._chosen = names
+        if measured and self.monitor is not None:
+            self.monitor.write(proposal, count, measured.sums())
         return loss
 
     def _evidence(self, count: int | None, microbatches: object, samples: object) -> tuple[Evidence, Proposal] | None:

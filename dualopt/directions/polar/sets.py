@@ -38,9 +38,16 @@ class Coefficients:
         return replace(self, steps=(*self.steps, *(POLISH,) * (steps - len(self.steps)))[:steps])
 
     @property
+    def range(self) -> tuple[float, float]:
+        """The least and the largest σ of singular values from `least` to 1, on a grid of 2¹⁴ in log σ."""
+        found = [self.response(self.least ** (i / 2**14)) for i in range(2**14 + 1)]
+        return min(found), max(found)
+
+    @property
     def error(self) -> float:
-        """max |σ − 1| for singular values from `least` to 1, on a grid of 2¹⁴ in log σ."""
-        return max(abs(self.response(self.least ** (i / 2**14)) - 1) for i in range(2**14 + 1))
+        """max |σ − 1| of the same."""
+        low, high = self.range
+        return max(1 - low, high - 1)
 
 
 def _guarded(steps: tuple[Quintic, ...], safety: float) -> tuple[Quintic, ...]:
