@@ -156,6 +156,6 @@ def _print_batch(told: dict[str, Any], count: Count) -> None:
             say(f"{name}: {note}", hanging=2)
         way = group["recommended"]
         if way:
-            say(f"{name}: memories = {way['memories']}, step = {way['rule']} did best: {way['measured']}", hanging=2)
+            say(f"{name}: memories = {way['memories']}, step = {way['rule']} did best {way['measured']}", hanging=2)
     if not any(group["recommended"] for group in told["groups"].values()):
-        say("None of the rules is recommended: they have not been measured against one another for these rows.")
+        say("None of the rules is recommended: none was measured for these rows, or none did best everywhere.")
