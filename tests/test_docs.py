@@ -26,8 +26,9 @@ pytest.importorskip("typer")
 import typer
 from typer.testing import CliRunner
 
-import dualopt
-from docs.generator import pictures, rows
+import dualopt.analysis
+import dualopt.convert
+from docs.generator import docstrings, pictures, rows
 from docs.generator.blocks import Block, blocks, files
 from dualopt import namespace
 from dualopt.catalog import ENTRIES
@@ -311,6 +312,45 @@ def test_every_page_is_in_the_contents() -> None:
         "generated/rows/index",
         "api/index",
     }
+
+
+def test_public_names_are_in_the_reference() -> None:
+    """All of `dualopt`, `dualopt.analysis` and `dualopt.convert`; the classes of the backends."""
+    for module, page in ((dualopt, "dualopt"), (dualopt.analysis, "analysis"), (dualopt.convert, "convert")):
+        text = (ROOT / f"docs/api/{page}.rst").read_text(encoding="utf-8")
+        shown = re.findall(
+            r"^\.\. auto(?:function|class):: (?:[\w.]+\.)?(\w+)$|^\.\. data:: (\w+)$", text, re.MULTILINE
+        )
+        whole = re.findall(r"^\.\. automodule:: (\S+)\n   :members:(.*)$", text, re.MULTILINE)
+        names = {name for pair in shown for name in pair}
+        for path, members in whole:
+            names |= {word.strip() for word in members.split(",")} if members else set(vars(sys.modules[path]))
+        assert set(module.__all__) <= names, page
+    for backend in ("torch", "mlx"):
+        text = (ROOT / f"docs/api/{backend}.rst").read_text(encoding="utf-8")
+        assert f"autoclass:: dualopt_{backend}.Optimizer" in text
+
+
+def test_docstrings_become_restructured_text() -> None:
+    """What is no markup in plain text is none afterwards, and blocks keep their lines."""
+    plain = ["|x| of `a`s and *k*, c_a and h_ of ``b``", "", "    u = -z", "      = 0", "", "Args:", "    x: it."]
+    made = [r"\|x\| of ``a``\ s and \*k\*, c_a and h\_ of ``b``", "", "", "::", "", "    u = -z", "      = 0"]
+    assert docstrings.converted(plain) == [*made, "", "Args:", "    x: it."]
+    table = ["What is tried", "    inputs   |g|", "Why"]
+    assert docstrings.converted(table, tables=True)[1:] == ["", "::", "", "    inputs   |g|", "Why"]
+
+
+def test_blocks_are_found() -> None:
+    page = (
+        "Text\n\n    dualopt list  # all\n    a formula\n\n"
+        "```toml\n# one.toml\nx = 1\n\n    y\n```\n\nThe file `two.json`:\n\n```json\n{}\n```\n\n"
+        "<!-- mlx -->\n```python\npass\n```\n"
+    )
+    indented, toml, js, python = blocks(page)
+    assert (indented.language, indented.line, indented.commands) == ("", 3, ["dualopt list"])
+    assert (toml.file, toml.line, js.file) == ("one.toml", 7, "two.json")
+    assert (python.only, python.text, toml.only) == ("mlx", "pass\n", "")
+    assert files(page) == {"one.toml": toml.text, "two.json": "{}\n"}
 
 
 @pytest.mark.parametrize("name", ENTRIES)

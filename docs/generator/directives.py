@@ -22,7 +22,7 @@ from . import pictures
 from .blocks import files
 
 ROOT = Path(__file__).parents[2]
-COLUMNS = "80"
+COLUMNS = "88"  # what a page is wide
 
 
 def made(source_folder: str | Path) -> Path:
@@ -86,7 +86,7 @@ def working_folder(texts: dict[str, str]) -> Iterator[Path]:
 
 
 def output(line: str) -> str:
-    """What a command prints on a terminal of 80 columns. RuntimeError if it fails."""
+    """What a command prints on a terminal as wide as a page. RuntimeError if it fails."""
     from typer.testing import CliRunner
 
     from dualopt.cli.app import app
