@@ -25,9 +25,9 @@ lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The documentation, in site/: open site/index.html.
+# The documentation, in site/: open site/index.html. All of it anew (-E): pages show what the code does and says.
 docs: $(VENV)/docs
-	MLX_ENABLE_TF32=0 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m sphinx -q -W --keep-going docs site
+	MLX_ENABLE_TF32=0 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m sphinx -q -E -W --keep-going docs site
 
 rows: $(VENV)/dev
 	MLX_ENABLE_TF32=0 OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/rows.py --out docs/rows.md

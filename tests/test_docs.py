@@ -117,6 +117,12 @@ theirs.step()
 torch.save(model.state_dict(), "model.pt")
 torch.save(theirs.state_dict(), "adamw.pt")
 """,
+    ("docs/from/scion.md", "torch"): """
+import torch
+import dualopt
+model = torch.nn.Linear(4, 3, bias=False)
+scion = {"state": {0: {"momentum_buffer": torch.ones(3, 4)}}, "param_groups": [{"params": [0], "momentum": 0.1}]}
+""",
     ("docs/prediction.md", ""): """
 import json
 import shutil

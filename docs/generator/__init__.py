@@ -22,4 +22,5 @@ def setup(app: Any) -> dict[str, Any]:
     app.add_directive("picture", directives.Picture)
     app.connect("builder-inited", lambda app: rows.write(directives.made(app.srcdir)))
     app.connect("autodoc-process-docstring", docstrings.restructured, priority=100)  # before napoleon
+    app.connect("autodoc-process-docstring", docstrings.restored, priority=900)  # and behind
     return {"parallel_read_safe": False, "parallel_write_safe": True}

@@ -9,6 +9,7 @@ import contextlib
 import os
 import shlex
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from . import pictures
 from .blocks import files
 
 ROOT = Path(__file__).parents[2]
-COLUMNS = "88"  # what a page is wide
+COLUMNS = 88  # what a page is wide
 
 
 def made(source_folder: str | Path) -> Path:
@@ -40,7 +41,7 @@ class Command(SphinxDirective):
     def run(self) -> list[Any]:
         page = Path(self.env.doc2path(self.env.docname)).read_text(encoding="utf-8")
         with working_folder(files(page)):
-            text = "\n\n".join(f"$ {line}\n{output(line)}" for line in self.content)
+            text = "\n\n".join(f"{typed(line)}\n{output(line)}" for line in self.content)
         return [nodes.literal_block(text, text, language="text", classes=["command"])]
 
 
@@ -92,7 +93,20 @@ def output(line: str) -> str:
     from dualopt.cli.app import app
 
     program, *arguments = shlex.split(line)
-    done = CliRunner().invoke(app, arguments, env={"COLUMNS": COLUMNS})
+    done = CliRunner().invoke(app, arguments, env={"COLUMNS": str(COLUMNS)})
     if program != "dualopt" or done.exit_code:
         raise RuntimeError(f"{line}: {done.output}")
-    return "\n".join(part.rstrip() for part in done.output.rstrip().splitlines())
+    return "\n".join(folded(part.rstrip(), "  ") for part in done.output.rstrip().splitlines())
+
+
+def typed(line: str) -> str:
+    """A command behind a prompt; a long one is continued."""
+    return folded(f"$ {line}", "    ", " \\")
+
+
+def folded(line: str, indent: str, end: str = "") -> str:
+    """A line that is too long as several, which end in `end` but for the last."""
+    if len(line) <= COLUMNS:
+        return line
+    width = COLUMNS - len(end)
+    return f"{end}\n".join(textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False))

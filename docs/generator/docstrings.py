@@ -6,6 +6,7 @@ blank line is a formula or a table, and keeps its lines.
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
@@ -16,6 +17,12 @@ _MARKUP = re.compile(r"[*|\\]|(?<=\w)_(?!\w)")
 def restructured(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Called by autodoc; `lines` are changed in place."""
     lines[:] = converted(lines, tables=what == "module")
+
+
+def restored(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """The same behind napoleon, of properties: it takes what stands before a colon of theirs for a type."""
+    if what == "property":
+        lines[:] = converted((inspect.getdoc(obj) or "").splitlines())
 
 
 def converted(lines: list[str], *, tables: bool = False) -> list[str]:
