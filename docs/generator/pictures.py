@@ -28,7 +28,7 @@ def draw(name: str, shade: str, path: Path) -> None:
     from matplotlib.figure import Figure
 
     ink = SHADES[shade]
-    style = {
+    style: Any = {
         "svg.hashsalt": "dualopt", "text.color": ink, "axes.labelcolor": ink, "axes.edgecolor": ink,
         "xtick.color": ink, "ytick.color": ink, "axes.titlesize": 11, "axes.labelsize": 10, "xtick.labelsize": 9,
         "ytick.labelsize": 9, "legend.fontsize": 9, "legend.frameon": False, "axes.spines.top": False,
@@ -63,7 +63,7 @@ def shrink(figure: Any, colours: tuple[str, ...]) -> None:
     """A schedule of the step, what an update shrinks in either way, and what every update weighs at the end."""
     updates, schedule = np.arange(1, 20_001), Schedule("warmup-stable-decay", warmup=1_000, total=20_000, decay=8_000)
     life = half_life(1 - LR * DECAY, 1)
-    q = np.array([schedule.q(t) for t in updates])
+    q = np.array([schedule.q(float(t)) for t in updates])
     panels = figure.subplots(1, 3)
     panels[0].plot(updates, q * LR, color=colours[2])
     ways = (("half-life fixed", np.ones_like(q)), ("λ · lr", q))
@@ -114,8 +114,8 @@ def settling(figure: Any, colours: tuple[str, ...]) -> None:
         ends = settled(eta, 1.0, steady.linear(lost, 1.0, c), lost).norm
         axis.plot(updates, np.sqrt(moved.square), color=colour, label=label)
         axis.axhline(ends, color=colour, linewidth=0.9, linestyle=":")
-    axis.set(title="RMS of weights on noise", xlabel="updates", ylim=(0, None), xlim=(0, updates[-1]))
-    axis.legend(loc="center right")
+    axis.set(title="RMS of weights on noise", xlabel="updates", ylim=(0, 0.36), xlim=(0, updates[-1]))
+    axis.legend(loc="upper left", ncols=3)
 
 
 PICTURES: dict[str, Callable[[Any, tuple[str, ...]], None]] = {

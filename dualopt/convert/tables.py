@@ -49,7 +49,7 @@ def states() -> str:
 
 
 def knobs(source: Source) -> str:
-    """A table of the knobs of one source: what each becomes, or which values have an image and why no others."""
+    """The path of a source, and a table of its knobs: what each becomes, or which values have an image."""
     names = {name: [f"`{name}`", *(f"`{name}[{i}]`" for i in range(len(k.means)))] for name, k in source.knobs.items()}
     becomes = {key: _cell(source, text) for key, text in source.family.states.items()}
     lines = []
@@ -64,7 +64,7 @@ def knobs(source: Source) -> str:
         default = "" if knob.default is REQUIRED else f"`{knob.default!r}`"
         told = "; ".join(parts).replace("|", "\\|") or UNSEEN
         lines.append(f"| `{name}` | {default} | {told} |")
-    return "\n".join([f"| knob of `{source.path}` | default | becomes |", "|---|---|---|", *lines])
+    return "\n".join([f"`{source.path}`:", "", "| knob | default | becomes |", "|---|---|---|", *lines])
 
 
 def _family(title: str, family: Family) -> str:
