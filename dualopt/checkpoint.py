@@ -1,35 +1,56 @@
 """One checkpoint layout for every backend: a safetensors file.
 
     parameter/NAME      a parameter, float32, or BF16/F16 where the snapshot says so
-    state/NAME/KEY      an array of its optimizer state
-    metadata            dualopt.format, dualopt.counts (JSON: name -> integer), dualopt.sums (JSON: name -> {key:
-                        float.hex()}), and the caller's own keys
+    state/NAME/KEY      an array of its optimizer state, averaged weights included
+    metadata            dualopt.format
+                        dualopt.counts         JSON: name -> integer
+                        dualopt.sums           JSON: name -> {key: float.hex()}
+                        dualopt.recipe         TOML, with its SHA-256 in dualopt.recipe_digest
+                        dualopt.tier, dualopt.versions
+                        dualopt.sha256         of the file (`tensors`)
+                        and the caller's own keys
 
-A state saved by one framework is loaded by another: nothing in the file names either. Convolution kernels
+A state saved by one framework is loaded by another: nothing depends on which. Convolution kernels
 are (out, in, *k) in the file, however a framework stores them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dualopt import tensors
-from dualopt.errors import CheckpointError
+from dualopt import tensors, toml
+from dualopt.counts import LARGEST_COUNT
+from dualopt.errors import CheckpointError, CountError, DamagedError, RecipeError
+from dualopt.recipe import Recipe
 
 Array = np.ndarray[Any, Any]
 
-FORMAT = "1"
+FORMAT = "2"
 _RESERVED = "dualopt."
 _FORMAT_KEY = _RESERVED + "format"
 _COUNTS_KEY = _RESERVED + "counts"
 _SUMS_KEY = _RESERVED + "sums"
+_TYPES = {"float32": "F32", "float64": "F64"}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a snapshot was made with. Empty strings where that is not known.
+
+    ``recipe``: the TOML text. ``tier``: "exact" or "fast". ``versions``: such as "dualopt 0.1.0, torch 2.9.1".
+    """
+
+    recipe: str = ""
+    tier: str = ""
+    versions: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,7 +60,8 @@ class Snapshot:
     ``parameters``: name -> array. ``state``: parameter name -> {key: array}. ``counts``: name ->
     training count (non-negative). ``dtypes``: parameter name -> "BF16" or "F16" for the parameters of
     half precision, which are float32 arrays here with values that the narrow type represents.
-    ``sums``: parameter name -> the running sums of the host, for rows that have some.
+    ``sums``: parameter name -> the running sums of the host, for rows that have some. ``origin``: what
+    it was made with.
     """
 
     parameters: dict[str, Array]
@@ -47,6 +69,7 @@ class Snapshot:
     counts: dict[str, int]
     dtypes: dict[str, str]
     sums: dict[str, dict[str, float]] = field(default_factory=dict)
+    origin: Origin = Origin()
 
 
 def save(path: str | Path, snapshot: Snapshot, *, metadata: Mapping[str, str]) -> None:
@@ -74,6 +97,10 @@ def save(path: str | Path, snapshot: Snapshot, *, metadata: Mapping[str, str]) -
         _COUNTS_KEY: json.dumps(snapshot.counts, sort_keys=True),
         _SUMS_KEY: json.dumps(sums, sort_keys=True),
     }
+    made = {key: x for key, x in asdict(snapshot.origin).items() if x}
+    if "recipe" in made:
+        made["recipe_digest"] = hashlib.sha256(made["recipe"].encode()).hexdigest()
+    reserved |= {_RESERVED + key: x for key, x in made.items()}
     dtypes = {f"parameter/{name}": dtype for name, dtype in snapshot.dtypes.items()}
     tensors.write(path, arrays, {**metadata, **reserved}, dtypes)
 
@@ -81,7 +108,7 @@ def save(path: str | Path, snapshot: Snapshot, *, metadata: Mapping[str, str]) -
 def load(path: str | Path) -> tuple[Snapshot, dict[str, str]]:
     """The snapshot, with an entry of ``state`` for every parameter, and the caller's metadata.
 
-    Raises: CheckpointError for a damaged file, another format, or state without its parameter.
+    Raises: DamagedError for a damaged file, CheckpointError for another format, or state without its parameter.
     """
     file = tensors.read(path)
     version = file.metadata.get(_FORMAT_KEY)
@@ -89,6 +116,8 @@ def load(path: str | Path) -> tuple[Snapshot, dict[str, str]]:
         raise CheckpointError(f"{path}: not a dualopt checkpoint (its metadata has no {_FORMAT_KEY!r})")
     if version != FORMAT:
         raise CheckpointError(f"{path}: checkpoint format {version!r}; this version of dualopt reads {FORMAT!r}")
+    if file.sha256 is None:
+        raise DamagedError(f"{path}: it has no checksum, so nobody can tell whether it is damaged; save it again")
     try:
         counts = json.loads(file.metadata.get(_COUNTS_KEY, ""))
     except (ValueError, RecursionError) as error:
@@ -115,7 +144,8 @@ def load(path: str | Path) -> tuple[Snapshot, dict[str, str]]:
     for (name, key), array in states.items():
         state[name][key] = array
     own = {key: value for key, value in file.metadata.items() if not key.startswith(_RESERVED)}
-    return Snapshot(parameters, state, counts, dtypes, sums), own
+    origin = Origin(**{f.name: file.metadata.get(_RESERVED + f.name, "") for f in fields(Origin)})
+    return Snapshot(parameters, state, counts, dtypes, sums, origin), own
 
 
 def require(snapshot: Snapshot, shapes: Mapping[str, tuple[int, ...]], *, where: str) -> None:
@@ -128,7 +158,8 @@ def require(snapshot: Snapshot, shapes: Mapping[str, tuple[int, ...]], *, where:
     if missing or extra:
         raise CheckpointError(
             f"{where}: saved from another model: "
-            f"it lacks {_some(missing)} and has {_some(extra)}, which the model does not have"
+            f"it lacks {_some(missing)} and has {_some(extra)}, which the model does not have; "
+            "say what is meant with transplant.renamed or transplant.partial"
         )
     for name, shape in shapes.items():
         saved = snapshot.parameters[name].shape
@@ -153,29 +184,75 @@ def permuted(snapshot: Snapshot, axes: Mapping[str, tuple[int, ...]], apart: Map
             else np.ascontiguousarray(np.transpose(x, order)).reshape(tuple(x.shape[i] for i in order))
         )
 
-    return Snapshot(
-        {name: turned(name, x) for name, x in snapshot.parameters.items()},
-        {
+    return replace(
+        snapshot,
+        parameters={name: turned(name, x) for name, x in snapshot.parameters.items()},
+        state={
             name: {key: x if key in apart.get(name, ()) else turned(name, x) for key, x in s.items()}
             for name, s in snapshot.state.items()
         },
-        snapshot.counts,
-        snapshot.dtypes,
-        snapshot.sums,
     )
 
 
-def require_dtypes(snapshot: Snapshot, halves: Mapping[str, str | None], *, where: str) -> None:
-    """Check that half-precision parameters were saved as what they are here: ``BF16``, ``F16`` or None.
+def require_dtypes(snapshot: Snapshot, dtypes: Mapping[str, str], *, where: str) -> None:
+    """Check that parameters were saved as what they are here: ``F32``, ``F64``, ``BF16`` or ``F16``.
 
-    Raises: CheckpointError.
+    State is in the working type: float64 of float64 parameters, else float32. Raises: CheckpointError.
     """
-    for name, here in halves.items():
-        saved = snapshot.dtypes.get(name)
+    for name, here in dtypes.items():
+        saved = snapshot.dtypes.get(name) or _type(snapshot.parameters[name])
         if saved != here:
             raise CheckpointError(
-                f"{where}: {name!r} was saved as {saved or 'F32'}, in the model it is {here or 'F32'}"
+                f"{where}: {name!r} was saved as {saved}, in the model it is {here}; make the model in {saved}"
             )
+        working = "F64" if here == "F64" else "F32"
+        for key, x in snapshot.state.get(name, {}).items():
+            if _type(x) != working:
+                raise CheckpointError(f"{where}: the state {key!r} of {name!r} is {_type(x)}, it must be {working}")
+
+
+def require_recipe(snapshot: Snapshot, recipe: Recipe, *, where: str) -> None:
+    """Check that a snapshot was made by this recipe, or by none that is known.
+
+    Raises: CheckpointError with the first place where they differ.
+    """
+    text = snapshot.origin.recipe
+    if not text or text == recipe.to_toml():
+        return
+    try:
+        saved = Recipe.from_dict(toml.tables(text))
+    except (RecipeError, CountError) as error:
+        raise CheckpointError(f"{where}: the recipe in its metadata cannot be carried out ({error})") from error
+    except ValueError as error:
+        raise CheckpointError(f"{where}: the recipe in its metadata is no valid TOML ({error})") from error
+    apart = _apart("", saved.to_dict(), recipe.to_dict())
+    if apart:
+        raise CheckpointError(
+            f"{where}: saved under another recipe, where {apart}; continue with the recipe it was saved with, or "
+            "change it on purpose: restore(transplant.under(snapshot, recipe))"
+        )
+
+
+def _apart(where: str, saved: object, here: object) -> str:
+    """Where two values of recipes' tables differ first, in words; empty if they do not."""
+    match saved, here:
+        case dict(), dict():
+            for key in dict.fromkeys((*saved, *here)):
+                if found := _apart(f"{where}.{key}" if where else key, saved.get(key), here.get(key)):
+                    return found
+            return ""
+        case list(), list() if where == "group":
+            one, two = ({group["name"]: group for group in found} for found in (saved, here))
+            found = _apart(where, one, two)
+            return found or ("" if list(one) == list(two) else f"{where}: the groups are in another order")
+    if saved == here:
+        return ""
+    said, now = ("not stated" if x is None else "there" if isinstance(x, dict) else repr(x) for x in (saved, here))
+    return f"{where} is {said}, here {now}"
+
+
+def _type(x: Array) -> str:
+    return _TYPES.get(str(x.dtype), str(x.dtype))
 
 
 def _belong(path: str | Path, what: str, names: Iterable[str], parameters: set[str]) -> None:
@@ -188,8 +265,9 @@ def _counts(path: str | Path, counts: object) -> None:
     if not isinstance(counts, dict):
         raise CheckpointError(f"{path}: counts must map names to integers")
     for name, count in counts.items():
-        if not isinstance(name, str) or type(count) is not int or count < 0:
-            raise CheckpointError(f"{path}: the count of {name!r} must be a non-negative integer, not {count!r}")
+        if not isinstance(name, str) or type(count) is not int or not 0 <= count <= LARGEST_COUNT:
+            shown = repr(count) if type(count) is not int or abs(count) < 2**99 else "a number of many digits"
+            raise CheckpointError(f"{path}: the count of {name!r} must be an integer from 0 to 2^63 - 1, not {shown}")
 
 
 def _sums(path: str | Path, text: str) -> dict[str, dict[str, float]]:

@@ -21,6 +21,7 @@ from .errors import CountError, nearest
 LN2 = math.log(2.0)
 Unit = Literal["updates", "samples", "tokens", "epochs"]
 UNITS: tuple[str, ...] = get_args(Unit)
+LARGEST_COUNT = 2**63 - 1  # of a run: counts are 64-bit integers wherever arrays hold them
 
 
 def _halvings(dtau: float, half_life: float) -> float:
@@ -86,7 +87,7 @@ def increment(value: object, where: str = "count") -> int:
     except (TypeError, ValueError, OverflowError):
         number = -1
     boolean = isinstance(value, bool) or "bool" in str(getattr(value, "dtype", ""))
-    if boolean or number != value or not 0 < number < 2**63:
+    if boolean or number != value or not 0 < number <= LARGEST_COUNT:
         raise CountError(f"{where}: an update counts a positive whole number, got {value!r}")
     return int(number)
 

@@ -42,6 +42,10 @@ class CheckpointError(DualoptError, ValueError):
     """A saved state that does not belong to this model, recipe or version, or is damaged."""
 
 
+class DamagedError(CheckpointError):
+    """A saved file whose bytes are not those that were written; an earlier one may be whole."""
+
+
 class DataError(DualoptError, ValueError):
     """Training data that is missing, too short, or not the data of the run it is compared with."""
 

@@ -8,14 +8,14 @@ between leaves no trace. Backends carry a proposal out (see `executor`).
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from . import cautions
 from .clock import Clock
-from .counts import complement, increment
-from .errors import CheckpointError, GradientError, RecipeError, nearest
+from .counts import LARGEST_COUNT, increment
+from .errors import CheckpointError, CountError, GradientError, RecipeError, nearest
 from .planned import bind
 from .proposal import Cohort, Proposal
 from .recipe import Recipe
@@ -24,7 +24,6 @@ from .recursion import Shape
 RUN = ""  # the name under which counts hold the run's own τ
 LARGEST_SQUARED = 2.0**63  # its square, and that over a bias correction, are float32 numbers
 MOST_UPDATES = 2**22  # that `set_out` sums over: some seconds
-HALF_SPACING = {"bfloat16": 2.0**-9, "float16": 2.0**-12}  # largest relative change that rounds away
 
 
 class Plan:
@@ -62,7 +61,7 @@ class Plan:
         unit = recipe.count.to_base(1.0)
         self._schedule = recipe.schedule.scaled(unit)
         self._shrink_schedule = recipe.shrink_schedule and recipe.shrink_schedule.scaled(unit)
-        self._warn_if_unstated()
+        cautions.unstated(recipe.count, self.groups)
 
     def largest(self, name: str) -> float:
         """The largest entry of a gradient of this parameter: neither signal nor memory of squares may overflow."""
@@ -127,12 +126,29 @@ class Plan:
             steps: η of each group where something else than the recipe sets it.
 
         Raises:
-            CountError: `count` is not a positive integer.
+            CountError: `count` is not a positive integer, or takes the run past 2⁶³ − 1.
             GradientError: a name that is not a parameter of the plan.
+            RecipeError: coordinates so large or small that no scalars can be made from them.
         """
         dtau = self.recipe.count.per_update if count is None else increment(count)
+        if self.tau + dtau > LARGEST_COUNT:
+            raise CountError(f"count: {dtau} after {self.tau} is past 2^63 - 1; count in a larger unit")
+        try:
+            return self._proposed(dtau, tuple(names), actions, steps)
+        except ArithmeticError as error:
+            raise RecipeError(
+                f"an update of {dtau} after {self.tau} has no scalars in float64 ({error}); "
+                "state coordinates of usual size"
+            ) from error
+
+    def _proposed(
+        self,
+        dtau: int,
+        chosen: tuple[str, ...],
+        actions: Sequence[Mapping[str, Any]] | None,
+        steps: Sequence[float] | None,
+    ) -> Proposal:
         drives = [self._drive(i, dtau, actions, steps) for i in range(len(self.groups))]
-        chosen = tuple(names)
         cohorts = []
         for cohort in self._last if chosen == self._names else self._cohorts(chosen):
             action, q, q_shrink = drives[cohort.group]
@@ -189,8 +205,18 @@ class Plan:
 
     def current_step(self, i: int) -> float:
         """η of the last update of group i under the recipe's schedule."""
+        return self.step_at(i, self.tau)
+
+    def step_at(self, i: int, tau: int) -> float:
+        """The same for the update that ended at `tau`; the peak before the first one.
+
+        Raises:
+            CountError: a schedule that cannot be followed so far.
+        """
         planned, per_update = self.groups[i], self.recipe.count.per_update
-        q, _ = self._schedule.at(self.tau, min(per_update, self.tau), planned.shrink_half_life, per_update)
+        if not tau:
+            return planned.step
+        q, _ = self._schedule.at(tau, min(per_update, tau), planned.shrink_half_life, per_update)
         return planned.step * q
 
     def commit(self, proposal: Proposal) -> None:
@@ -239,20 +265,33 @@ class Plan:
         """Continue from `saved_counts` and `saved_sums`.
 
         Raises:
-            CheckpointError: they are not of this plan's parameters and rows; nothing has changed then.
+            CheckpointError: as `check`; nothing has changed then.
         """
+        self.check(saved, sums)
+        counts = {name: count for name, count in saved.items() if name != RUN}
+        self.tau = saved[RUN]
+        self._live(counts, {name: dict(sums.get(name, {})) for name in counts})
+
+    def check(self, saved: Mapping[str, int], sums: Mapping[str, Mapping[str, float]]) -> None:
+        """CheckpointError unless these are saved counts and sums of this plan's parameters and rows."""
         tau, counts = saved.get(RUN, -1), {name: count for name, count in saved.items() if name != RUN}
         if set(counts) != set(self.counts):
             odd = sorted(set(counts) ^ set(self.counts))[0]
             raise CheckpointError(
                 f"saved counts are of other parameters than this model's: {odd!r} is on one side only"
             )
-        if any(isinstance(c, bool) or not isinstance(c, int) or c < 0 or c > tau for c in (*counts.values(), tau)):
-            raise CheckpointError("saved counts are not whole numbers between 0 and the count of the run")
+        whole = all(type(c) is int and 0 <= c <= tau for c in (*counts.values(), tau))
+        if not whole or tau > LARGEST_COUNT:
+            raise CheckpointError(
+                "saved counts are not whole numbers between 0 and the count of the run, which is at most 2^63 - 1"
+            )
         for name in {*counts, *sums}:
             self._check_sums(name, sums.get(name, {}), counts.get(name, 0))
-        self.tau = tau
-        self._live(dict(counts), {name: dict(sums.get(name, {})) for name in counts})
+        try:
+            for i in range(len(self.groups)):
+                self.step_at(i, tau)
+        except CountError as error:
+            raise CheckpointError(f"saved counts reach {tau}: {error}") from error
 
     def _check_sums(self, name: str, sums: Mapping[str, float], count: int) -> None:
         """CheckpointError unless these are the sums that a parameter of this age has."""
@@ -260,38 +299,3 @@ class Plan:
         keys = planned.sums if planned and count else ()
         if set(sums) != set(keys) or not all(math.isfinite(x) for x in sums.values()):
             raise CheckpointError(f"saved running sums of {name!r} are {dict(sums)}; its row keeps {sorted(keys)}")
-
-    def _warn_if_unstated(self) -> None:
-        """Warn about default half-lives of a few tokens."""
-        count = self.recipe.count
-        if count.base != "tokens" or count.per_update > 1:
-            return
-        for planned in self.groups:
-            lives = [key for key in planned.action if key.endswith("memory_half_life")]
-            unstated = [key for key in lives if key not in planned.group.options]
-            if unstated:
-                warnings.warn(
-                    f"group {planned.group.name!r}: the default {unstated[0]} is {planned.action[unstated[0]]:.3g} "
-                    f"{count.base}, as [count] per_update is 1; state per_update, or the half-life",
-                    RuntimeWarning,
-                    stacklevel=3,
-                )
-                return
-
-    def warn_if_too_fine(self, dtypes: Mapping[str, str]) -> None:
-        """Warn about half-precision parameters whose shrink per update is lost in rounding."""
-        for planned in self.groups:
-            if planned.row.motion.averages or "c_a" not in planned.row.needs:
-                continue  # what shrinks is kept in the working type, or the half-life sets another speed
-            lost = complement(self.recipe.count.per_update, planned.shrink_half_life)
-            for name in planned.names:
-                spacing = HALF_SPACING.get(dtypes[name], 0.0)
-                if 0 < lost < spacing:
-                    warnings.warn(
-                        f"group {planned.group.name!r}: {name!r} is {dtypes[name]} and shrinks by {lost:.1e} per "
-                        f"update, less than its rounding ({spacing:.1e}): it will not shrink. Keep it in float32, "
-                        "or shorten shrink_half_life",
-                        RuntimeWarning,
-                        stacklevel=3,
-                    )
-                    break

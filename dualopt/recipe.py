@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -25,7 +24,8 @@ from .recursion import Shape
 from .schedules import Schedule
 from .views import ORIENTATIONS, VIEWS, is_kernel
 
-NONFINITE = ("raise", "skip")
+NONFINITE = RAISE, SKIP, TRUST = "raise", "skip", "trust"
+LARGEST = 2**20  # bytes of a recipe file
 _OWN = ("name", "match", "ndim", "optimizer", "orientation", "view", "blocks", "optional")
 
 
@@ -135,7 +135,9 @@ class Recipe:
         count: the unit of τ and of every half-life and length.
         schedule: of the step (and, by its `drives`, of the shrink).
         shrink_schedule: of the shrink apart from the step.
-        nonfinite: ``raise`` or ``skip`` an update whose gradients hold NaN or infinity.
+        nonfinite: ``raise`` or ``skip`` an update whose gradients hold NaN or infinity. ``trust``: somebody else has
+            looked (a `GradScaler`, clipping that raises), so gradients are read once less, and bad ones go into
+            parameters and memories.
     """
 
     groups: tuple[Group, ...]
@@ -165,15 +167,22 @@ class Recipe:
                 raise RecipeError("[schedule] already drives the shrink; drop [shrink_schedule]")
             if self.shrink_schedule.equal_weight or self.shrink_schedule.drives != "step":
                 raise RecipeError("[shrink_schedule] is a plain shape without 'drives'")
+            if self.shrink_schedule == Schedule():  # it changes nothing, and is not written either
+                object.__setattr__(self, "shrink_schedule", None)
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
         """Read a TOML file. RecipeError for anything that is not a valid recipe, naming the file."""
         try:
-            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RecipeError(f"{path}: cannot be read ({error.strerror or error})") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            with Path(path).open("rb") as file:
+                content = file.read(LARGEST + 1)
+        except (OSError, ValueError) as error:  # ValueError: no path at all
+            raise RecipeError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        if len(content) > LARGEST:
+            raise RecipeError(f"{path}: too large for a recipe, more than {LARGEST} bytes")
+        try:
+            table = toml.tables(content.decode())
+        except ValueError as error:
             raise RecipeError(f"{path}: not valid TOML ({error})") from error
         try:
             return cls.from_dict(table)
@@ -187,6 +196,8 @@ class Recipe:
         Raises:
             RecipeError, CountError: unknown keys (with the nearest valid name) and bad values.
         """
+        if not isinstance(table, Mapping):
+            raise RecipeError(f"a recipe is a table, got {table!r}")
         known = ("count", "schedule", "shrink_schedule", "nonfinite", "group")
         for key in table:
             if key not in known:

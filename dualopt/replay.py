@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from . import cautions
 from .counts import Count, increment
 from .errors import CountError, NonFiniteError, RecipeError
 from .microbatches import SAMPLES, Folding, measured
@@ -121,7 +122,7 @@ def drive(
     if dtype not in chosen.dtypes:
         raise RecipeError(f"dtype {dtype!r}: {backend} has {', '.join(chosen.dtypes)}")
     plan = _plan(recipe, params, dtype)
-    plan.warn_if_too_fine(dict.fromkeys(params, dtype))
+    cautions.too_fine(plan.recipe.count, plan.groups, dict.fromkeys(params, dtype))
     theta: Arrays = {name: chosen.from_numpy(np.asarray(x), dtype) for name, x in params.items()}
     state = {n: planned.start(xp, n, chosen.working(theta[n])) for planned in plan.groups for n in planned.names}
     counts = None if increments is None else iter(increments)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from functools import lru_cache
 from typing import Literal, get_args
 
 from .counts import LN2, complement
-from .errors import RecipeError, nearest
+from .errors import CountError, RecipeError, nearest
 
 Curve = Literal[
     "constant", "linear", "cosine", "warmup-stable-decay",
@@ -67,6 +68,10 @@ def next_17_linear(x: float) -> float:
     return (math.sqrt(1 + 4 * x) - 1) ** 2 / (4 * x) if x > 0 else 0.0
 
 
+LARGEST = sys.float_info.max  # an int may be larger
+LONGEST = 2**24  # updates of a schedule that goes through all of them: 128 MB, and a minute
+
+
 @lru_cache(maxsize=64)
 def _path(advance: Callable[[float], float], start: float) -> array[float]:
     """The orbit of `start` under `advance`, extended on demand; shared by all updates of a run."""
@@ -77,6 +82,8 @@ def _orbit(advance: Callable[[float], float], start: float, s: float) -> float:
     """Element s of the orbit, geometrically interpolated between whole s."""
     path = _path(advance, start)
     whole = math.floor(s)
+    if whole > LONGEST:
+        raise CountError(f"an equal-weight schedule of {s:.3g} updates is longer than {LONGEST}; state per_update")
     while len(path) < whole + 2:
         path.append(advance(path[-1]))
     return path[whole] * math.pow(path[whole + 1] / path[whole], s - whole)
@@ -113,11 +120,8 @@ class Schedule:
             value = getattr(self, name)
             if value is None:
                 continue
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
-                or not (math.isfinite(value) and value >= 0)
-            ):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 <= value <= LARGEST:
                 raise RecipeError(f"[schedule] {name}: must be a finite number >= 0, got {value!r}")
             object.__setattr__(self, name, float(value))
         if self.floor and self.shape == "constant":

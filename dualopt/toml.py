@@ -1,11 +1,36 @@
-"""Tables as a TOML text, in one way only, so that equal texts mean equal tables. Python reads TOML, and writes none."""
+"""TOML that is read within bounds, and written in one way only, so that equal texts mean equal tables."""
 
 from __future__ import annotations
 
 import json
 import math
+import tomllib
 from collections.abc import Mapping
 from typing import Any
+
+INTEGERS = range(-(2**63), 2**63)  # those of TOML: 0xfff... may be longer than Python is willing to print
+
+
+def tables(text: str) -> dict[str, Any]:
+    """What a TOML text says.
+
+    Raises:
+        ValueError: no TOML, nested too deeply, or an integer of more than 64 bits.
+    """
+    try:
+        found = tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    left: list[object] = [found]
+    while left:
+        match left.pop():
+            case dict(inner):
+                left += inner.values()
+            case list(inner):
+                left += inner
+            case int(x) if x not in INTEGERS:
+                raise ValueError("an integer of more than 64 bits")
+    return found
 
 
 def text(tables: Mapping[str, Any]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dualopt import Count, Recipe, namespace, tensors
+from dualopt import Count, Recipe, checkpoint, namespace, tensors
 from dualopt.errors import CheckpointError
 from dualopt.namespace import Backend
 
@@ -166,6 +168,8 @@ def test_convert_moves_a_recipe() -> None:
     text = " ".join(run(*ADAMW, *SIZE, "--batch", "x4").stdout.split())
     assert "From 524,288 to 2,097,152 tokens per update (x4), memories = all" in text
     assert "None of the rules is recommended" in text
+    smaller = " ".join(run(*ADAMW, *SIZE, "--batch", "x0.25").stdout.split())
+    assert re.search(r"all: memories = \w+, step = \w+ did best with adamw at 0.25x the batch, docs/science/", smaller)
     many = data("convert", ROOT / "recipes/muon.toml", "--batch", "x2", "--to", "torch")
     assert set(many["batch"]["groups"]) == {"hidden", "gains", "rest"}
     assert many["batch"]["groups"]["gains"]["no_radius"] == "without shrink weights do not settle"
@@ -379,6 +383,44 @@ def test_train_and_resume(tmp_path: Path) -> None:
     result = run(*options, "--updates", 6, "--resume", "--no-plot")
     assert "validation" in result.stderr
     assert "unigram entropy" in result.stdout
+
+
+@pytest.mark.parametrize(("one", "other"), [("torch", "mlx"), ("mlx", "torch")])
+def test_a_run_moves_to_the_other_framework_by_two_commands(tmp_path: Path, one: str, other: str) -> None:
+    """Those of docs/checkpoints.md: the directory is copied, and its run resumed."""
+    if {one, other} - set(PRESENT):
+        pytest.skip("needs both frameworks")
+    here, there = tmp_path / "runs" / "train", tmp_path / "laptop" / "runs" / "train"
+    told = (ROOT / "docs/checkpoints.md").read_text(encoding="utf-8")
+    copied, resumed = (
+        line.split() for line in told.splitlines() if line.startswith(("    scp -r ", "    dualopt train "))
+    )
+    assert copied == ["scp", "-r", "runs/train/torch", "laptop:runs/train/mlx"]
+    assert resumed == ["dualopt", "train", "--framework", "mlx", "--out", "runs/train", "--resume"]
+    data("train", "--framework", one, "--out", here, *TINY, "--no-plot", "--updates", 4)
+    shutil.copytree(here / one, there / other)
+    found = data("train", "--framework", other, "--out", there, "--resume", *TINY, "--no-plot", "--updates", 7)
+    assert found["runs"][0]["updates"] == 7
+    run_ = Run.open(there / other)
+    assert [row["update"] for row in run_.rows() if "loss" in row] == list(range(1, 8))
+    assert run_.manifest["framework"]["framework"] == one
+    assert [again["framework"]["framework"] for again in run_.manifest["resumed"]] == [other]
+    before, after = (checkpoint.load(d / "checkpoint.safetensors")[0] for d in (here / one, there / other))
+    assert after.counts[""] == before.counts[""] * 7 // 4
+    assert other in after.origin.versions
+    assert after.origin.recipe == before.origin.recipe
+
+
+@some_framework
+def test_a_damaged_checkpoint_is_told_on_stderr(tmp_path: Path) -> None:
+    options = ["train", "--framework", PRESENT[0], "--out", tmp_path, *TINY, "--no-plot", "--no-digests"]
+    run(*options, "--updates", 3)
+    run(*options, "--updates", 4, "--resume")
+    newest = tmp_path / PRESENT[0] / "checkpoint.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    result = run(*options, "--updates", 5, "--resume")
+    assert "warning: " in result.stderr
+    assert "checkpoint.1.safetensors" in result.stderr.replace("\n", "")
 
 
 @some_framework

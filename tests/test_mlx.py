@@ -436,6 +436,27 @@ def test_gradients_that_are_not_finite(policy: str, bad: float, compiled: bool) 
     assert (opt.count, opt.step.item()) == (2, 2)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_trusted_gradients_are_not_read(compiled: bool) -> None:
+    """The same bits as with the check, and a bad one goes where it belongs to."""
+    after = []
+    for policy in ("trust", "raise"):
+        model = {"a": mx.ones(3), "b": mx.ones((2, 2))}
+        opt = Optimizer(model, Recipe((Group("adamw", {"step": 0.1}),), nonfinite=policy))
+        inner = opt.compile(lambda g, opt=opt, model=model: opt.update(model, g))
+        step = inner if compiled else lambda g, opt=opt, model=model: opt.update(model, g)
+        good = {"a": mx.array([1.0, 2.0, 3.0]), "b": mx.ones((2, 2))}
+        step(good)
+        step(good)
+        after.append(bits(model, opt.state["memory"]))
+        if policy == "trust":
+            step(good | {"b": mx.array([[1.0, math.nan], [1.0, 1.0]])})
+            assert opt.count == 3
+            assert mx.isnan(model["b"]).tolist() == [[False, True], [False, False]]
+            assert mx.isfinite(model["a"]).all()
+    assert after[0] == after[1]
+
+
 def test_an_advance_is_undone_by_an_error() -> None:
     training = Training(recipe())
     training.eager(0, 30)

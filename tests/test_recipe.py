@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import dualopt
 from dualopt import ENTRIES, Count, Group, Recipe, Schedule
 from dualopt.catalog.meaning import broken, not_taken
+from dualopt.convert import files
 from dualopt.coordinates import COORDINATES
 from dualopt.errors import CountError, RecipeError
 from dualopt.motion import MOTIONS
@@ -63,7 +64,10 @@ BAD: tuple[tuple[dict[str, Any], str], ...] = (
     ({"group": [{"step": 3}]}, r"group 'group 1': names no optimizer; known are sgdm,"),
     (scionc(norm="spectrl"), r"norm = 'spectrl' is not one of spectral, .*; did you mean 'spectral'"),
     (scionc(norm=2), r"norm = 2 is not one of"),
-    (scionc(polar="newton"), r"polar = 'newton' is not one of quintic, five, polar_express, cans, aol, exact"),
+    (
+        scionc(polar="newton"),
+        r"polar = 'newton' is not one of accurate, fast, exact, quintic, five, polar_express, express_5, express_4",
+    ),
     (adamw(shrink="coupled"), r"shrink = 'coupled' is not one of direct, cautious, corrected"),
     (scheduled(shape="cosin"), r"\[schedule\] shape: 'cosin' is not one of .*; did you mean 'cosine'"),
     # units
@@ -125,7 +129,7 @@ BAD: tuple[tuple[dict[str, Any], str], ...] = (
     (adamw(ndim=True), r"ndim is a whole number >= 0"),
     (adamw(name=""), r"group name: a non-empty string"),
     (adamw(orientation="transposed"), r"orientation is one of out_in, in_out"),
-    ({**adamw(), "nonfinite": "ignore"}, r"nonfinite is one of raise, skip, got 'ignore'"),
+    ({**adamw(), "nonfinite": "ignore"}, r"nonfinite is one of raise, skip, trust, got 'ignore'"),
     ({"group": [ADAMW], "count": 3}, r"\[count\] is a table, got 3"),
 )
 
@@ -257,6 +261,43 @@ def tables(draw: st.DrawFn) -> dict[str, Any]:
     if own or not plain:  # corrected shrink follows the step by itself
         table["group"] = [g for g in table["group"] if g.get("shrink") != "corrected"] or [ADAMW]
     return table | own
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[group]]\noptimizer = 'adamw'\nndim = 0x" + "f" * 4000, "an integer of more than 64 bits"),
+        ("[count]\nper_update = 9223372036854775808", "an integer of more than 64 bits"),
+        ("blocks = " + "[" * 3000, "nested too deeply"),
+    ],
+)
+def test_what_toml_cannot_hold_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    for read in (Recipe.load, files.read):
+        with pytest.raises(RecipeError, match=message) as caught:
+            read(path)
+        assert str(path) in str(caught.value)
+
+
+def test_a_constant_shrink_schedule_says_nothing() -> None:
+    plain = Recipe.from_dict({"group": [ADAMW]})
+    stated = Recipe.from_dict({"group": [ADAMW], "shrink_schedule": {}})
+    assert stated == plain
+    assert stated.digest() == plain.digest()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (0, "a recipe is a table"),
+        ({**scheduled(warmup=10**400)}, "must be a finite number"),
+        ({"group": [{**ADAMW, "shrink": 10**400}]}, "is not one of"),
+    ],
+)
+def test_numbers_and_tables_of_no_size_are_refused(table: Any, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_dict(table)
 
 
 @given(tables())

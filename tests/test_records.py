@@ -280,7 +280,7 @@ DAMAGE: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
     "tensors empty": (bytewise("fast.safetensors", lambda data: b""), "too few"),
     "tensors truncated": (bytewise("exact.safetensors", lambda data: data[:-1]), "bytes of data"),
     "header garbage": (bytewise("exact.safetensors", lambda data: data[:8] + b"x" + data[9:]), "header"),
-    "one bit of data": (bytewise("exact.safetensors", _swap), "changed after"),
+    "one bit of data": (bytewise("exact.safetensors", _swap), "its checksum says"),
     "one tensor gone": (tensor("exact", THETA, None, manifest=False), "changed after"),
     "one tensor gone, resealed": (tensor("exact", THETA, None), f"lacks '{THETA}'"),
     "a state array gone, resealed": (tensor("fast", M, None), f"lacks '{M}'"),

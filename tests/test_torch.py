@@ -643,6 +643,22 @@ def test_skipped_updates_do_not_count():
     assert opt.plan.saved_counts() == counts
 
 
+def test_trusted_gradients_are_not_read():
+    """The same bits as with the check, and a bad one goes where it belongs to."""
+    named, checked = parameters(), parameters()
+    opt, other = dualopt.optimizer(named, recipe(nonfinite="trust")), dualopt.optimizer(checked, recipe())
+    run(named, opt, 2)
+    run(checked, other, 2)
+    assert bits(named) == bits(checked)
+    give(named, 2)
+    named["b"].grad[0] = float("nan")
+    opt.step()
+    assert opt.plan.tau > other.plan.tau
+    assert named["b"].isnan().sum() == 1
+    assert opt.state[named["b"]]["m"].isnan().sum() == 1
+    assert all(torch.isfinite(p).all() for name, p in named.items() if name != "b")
+
+
 @pytest.mark.parametrize("count", [0, -1, 1.5, float("nan"), True, "3", None])
 def test_bad_counts(count):
     named = parameters()

@@ -409,7 +409,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, text: Text) -
     with pytest.raises(CheckpointError, match="another model"):
         train(other, text, SETTINGS, run)
     run.manifest["recipe"]["digest"] = "def"
-    with pytest.raises(CheckpointError, match="not a checkpoint of the run"):
+    with pytest.raises(CheckpointError, match="the newest checkpoint is not one of this run"):
         train(trainer, text, SETTINGS, run)
     run.manifest["recipe"]["digest"] = "abc"
     with pytest.raises(CheckpointError, match="holds 3 of the first 4"):
@@ -450,13 +450,14 @@ def test_only_the_same_training_is_resumed(run: Run, text: Text) -> None:
     noted = Run.open(run.path).manifest
     assert noted.items() >= run.manifest.items()
     assert [again["settings"]["updates"] for again in noted["resumed"]] == [99]
+    Run.resume(run.path, {**run.manifest, "framework": {"framework": "mlx"}})
+    assert [again["framework"]["framework"] for again in Run.open(run.path).manifest["resumed"]] == ["numpy", "mlx"]
     other = Settings(**{**run.manifest["settings"], "batch": 4})
     for changed, name in (
         (new_manifest(trainer, text, digest="def"), "recipe"),
         (new_manifest(trainer, text, tier="exact"), "tier"),
         (new_manifest(trainer, text, config=GPTConfig()), "model"),
         (new_manifest(trainer, text, other), "batch"),
-        ({**run.manifest, "framework": {"framework": "mlx"}}, "framework"),
     ):
         with pytest.raises(CheckpointError, match=f"cannot be resumed with another {name}"):
             Run.resume(run.path, changed)
@@ -510,6 +511,12 @@ def test_metrics_survive_a_cut_and_name_damage(run: Run) -> None:
         metrics.write_text('{"update": 1}\n' + damaged)
         with pytest.raises(CheckpointError, match="line 2 is damaged"):
             run.rows()
+    for tail in ("\0\0\n", '{"update": 4, \n{"update": 5}\n'):  # what a power cut leaves after the checkpoint
+        metrics.write_text('{"update": 1}\n{"update": 2}\n' + tail)
+        with pytest.raises(CheckpointError, match="line 3 is damaged"):
+            run.truncate(3)
+        run.truncate(2)
+        assert [row["update"] for row in run.rows()] == [1, 2]
     metrics.unlink()
     with pytest.raises(CheckpointError, match="No such file"):
         run.rows()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +10,8 @@ import mlx.core as mx
 import numpy as np
 from mlx import optimizers as mlx_optimizers
 
-from dualopt.checkpoint import Snapshot, permuted, require, require_dtypes
+import dualopt
+from dualopt.checkpoint import Origin, Snapshot, permuted, require, require_dtypes, require_recipe
 from dualopt.errors import CheckpointError
 from dualopt.plan import RUN, Plan
 from dualopt.recursion import Shape
@@ -17,6 +19,8 @@ from dualopt.recursion import Shape
 from .namespace import EXACT
 from .parameters import HALF, Named, Tree, merge, replaced, tree_of, values_of, working
 from .state import Memory, State
+
+VERSIONS = f"dualopt {dualopt.__version__}, mlx {importlib.metadata.version('mlx')}"
 
 
 def from_numpy(x: np.ndarray[Any, Any], dtype: str = "float32") -> mx.array:
@@ -42,7 +46,7 @@ def from_snapshot(saved: Snapshot, parameters: Named, start: Callable[[Named], M
     """
     require(saved, {name: tuple(x.shape) for name, x in parameters.items()}, where="snapshot")
     memory: Memory = {}
-    require_dtypes(saved, {name: HALF.get(x.dtype) for name, x in parameters.items()}, where="snapshot")
+    require_dtypes(saved, {name: HALF.get(x.dtype, "F32") for name, x in parameters.items()}, where="snapshot")
     values = {n: mx.array(np.asarray(saved.parameters[n], np.float32)).astype(x.dtype) for n, x in parameters.items()}
     begun = start(values)
     for name, x in parameters.items():
@@ -53,7 +57,8 @@ def from_snapshot(saved: Snapshot, parameters: Named, start: Callable[[Named], M
         shapes = {key: tuple(np.shape(s)) for key, s in found.items()}
         if shapes != {key: tuple(s.shape) for key, s in expected.items()}:
             raise CheckpointError(
-                f"snapshot: state of {name!r} is {shapes}, the recipe keeps {', '.join(expected)} of shape {x.shape}"
+                f"snapshot: state of {name!r} is {shapes}, the recipe keeps {', '.join(expected)} of shape {x.shape}; "
+                f"to begin with its weights alone: transplant.restarted(snapshot, [{name!r}])"
             )
         memory[name] = {key: from_numpy(found[key]) for key in expected}
     return values, memory
@@ -63,6 +68,7 @@ class Saving(mlx_optimizers.Optimizer):
     """The part of `Optimizer` that saves and loads."""
 
     plan: Plan
+    tier: str
     _model: Tree
     _tied: dict[str, str]
     _shapes: dict[str, Shape]
@@ -105,6 +111,7 @@ class Saving(mlx_optimizers.Optimizer):
             self.plan.saved_counts(),
             {name: HALF[x.dtype] for name, x in parameters.items() if x.dtype in HALF},
             self.plan.saved_sums(),
+            Origin(self.plan.recipe.to_toml(), self.tier, VERSIONS),
         )
         return permuted(here, {name: self._portable(name) for name in here.parameters}, self._apart())
 
@@ -116,6 +123,7 @@ class Saving(mlx_optimizers.Optimizer):
         """
         tree = tree_of(self._model)
         present = values_of(tree, self._shapes, self._shapes)
+        require_recipe(snapshot, self.plan.recipe, where="snapshot")
         inverse = {name: tuple(np.argsort(self._portable(name)).tolist()) for name in present}
         snapshot = permuted(snapshot, inverse, self._apart())
         values, memory = from_snapshot(snapshot, present, self._start)
@@ -148,8 +156,5 @@ class Saving(mlx_optimizers.Optimizer):
         self.plan.restore(counts, sums)
         self._store.updates = updates
         self._store.keep(memory)
-        if self.plan.tau:
-            self._steps = tuple(self.plan.current_step(i) for i in range(len(self.plan.groups)))
-        else:
-            self._steps = tuple(g.step for g in self.plan.groups)
+        self._steps = tuple(self.plan.current_step(i) for i in range(len(self.plan.groups)))
         self._done()

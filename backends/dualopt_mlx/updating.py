@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 import mlx.core as mx
@@ -12,13 +13,16 @@ from dualopt.errors import RecipeError, StaleScalarsError
 from dualopt.microbatches import Evidence, Folding, measured
 from dualopt.plan import Plan
 from dualopt.proposal import Proposal
+from dualopt.recipe import TRUST
 from dualopt.recursion import Shape
+from dualopt.watch.measurement import Measurement
 
 from .execute import Masked, can_compile
 from .finite import offending
 from .namespace import EXACT, FAST
 from .parameters import Named, Tree, gradients_of, traced, values_of
 from .state import Memory, State
+from .watching import Watching
 
 
 class _BadError(Exception):
@@ -40,6 +44,7 @@ class Updating(Base):
     _store: State
     _ready: Proposal | None
     _used: bool
+    _watching: Watching
 
     def _moved(self, tree: Tree, gradients: object, samples: object, count: int | None) -> Named:
         """The parameters that move; counts, scalars and memories follow."""
@@ -51,8 +56,9 @@ class Updating(Base):
             nonlocal bad, is_traced
             named = gradients_of(given, self._shapes, self._tied)
             theta.update(values_of(tree, named, self._shapes))
-            bad = mx.maximum(bad, offending(named, self._largest, self._store.places, compiled=can_compile()))
-            is_traced = self._is_traced(bad)
+            if self.plan.recipe.nonfinite != TRUST:
+                bad = mx.maximum(bad, offending(named, self._largest, self._store.places, compiled=can_compile()))
+            is_traced = self._is_traced([bad, *islice(named.values(), 1)])
             place: Any = 0 if is_traced else bad.item()
             if place:
                 raise _BadError(self._store.names[place - 1])
@@ -80,12 +86,16 @@ class Updating(Base):
         assert found is not None
         evidence, proposal = found
         ok = self._store.consume(bad, frozenset(evidence)) if is_traced else None
-        moved, memory = self._updated(evidence, theta, ok)
+        at = self.plan.tau
+        measurement = self._watching.measurement(proposal, at, traced=is_traced)
+        moved, memory = self._updated(evidence, theta, ok, measurement)
         self._store.keep(memory)
         if not is_traced:
             self.plan.commit(proposal)
             self._store.updates += 1
             self._done()
+        if measurement:
+            self._watching.measured(measurement, proposal, at, traced=is_traced)
         return moved
 
     def _begin(self, named: Mapping[str, Any], count: int | None, *, traced: bool) -> Proposal:
@@ -107,9 +117,9 @@ class Updating(Base):
         self._used = True
         return proposal
 
-    def _is_traced(self, bad: mx.array) -> bool:
-        """Whether this update is being traced; evaluates the gradients otherwise."""
-        inside, captured = traced([bad]), self._store.captured()
+    def _is_traced(self, measured: list[mx.array]) -> bool:
+        """Whether this update, of which these arrays are a part, is being traced; evaluates them otherwise."""
+        inside, captured = traced(measured), self._store.captured()
         if inside and not captured:
             raise StaleScalarsError(
                 "update() is being traced, but opt.state is not among the inputs and outputs of mx.compile: counts "
@@ -117,7 +127,9 @@ class Updating(Base):
             )
         return captured
 
-    def _updated(self, evidence: Evidence, theta: Named, ok: mx.array | None) -> tuple[Named, Memory]:
+    def _updated(
+        self, evidence: Evidence, theta: Named, ok: mx.array | None, measurement: Measurement | None
+    ) -> tuple[Named, Memory]:
         """(parameters, memories) after the update that is ready, or before it where not `ok`; nothing is modified."""
         moved: Named = {}
         memory: Memory = {}
@@ -126,9 +138,14 @@ class Updating(Base):
             here = {name: theta[name] for name in names}
             kept = {name: self._store.tree["memory"][name] for name in names}
             given = {name: evidence[name] for name in names}
-            found = self._execute(planned, here, kept, given, self._store.scalars(names), ok)
+            scalars = self._store.scalars(names)
+            if measurement:
+                measurement.before(planned, here, kept, given, scalars)
+            found = self._execute(planned, here, kept, given, scalars, ok)
             for name, (x, s) in found.items():
                 moved[name], memory[name] = x, s
+            if measurement:
+                measurement.after(planned, {name: moved[name] for name in names}, memory)
         return moved, memory
 
     def _proposal(self, named: Mapping[str, Any], count: int | None) -> Proposal:

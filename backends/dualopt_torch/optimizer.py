@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 
+from dualopt import cautions
 from dualopt.coordinates import COORDINATES
 from dualopt.errors import CountError, GradientError, RecipeError, StaleScalarsError
 from dualopt.microbatches import GRADIENT, Evidence, stream_of
 from dualopt.namespace import TIERS
 from dualopt.plan import Plan
 from dualopt.proposal import Proposal
-from dualopt.recipe import Recipe
+from dualopt.recipe import TRUST, Recipe
 
 from .adopting import Adopting
 from .checking import all_finite, check_fit
@@ -29,9 +30,10 @@ from .execute import Executor, recorded
 from .microbatches import Microbatches
 from .parameters import Named, named_parameters
 from .remembering import LINED
+from .watching import Watching
 
 
-class Optimizer(Microbatches, Evaluating, Adopting):
+class Optimizer(Watching, Microbatches, Evaluating, Adopting):
     """Carries out a recipe on a torch module, or on a mapping of names to parameters.
 
     Groups are the recipe's, and hold strings and numbers only: the coordinates in the base unit of the
@@ -68,7 +70,8 @@ class Optimizer(Microbatches, Evaluating, Adopting):
         self.plan = Plan(recipe, {name: tuple(p.shape) for name, p in self._named.items()}, float64=_all_double(found))
         self.tier = tier
         self._execute = Executor(tier, compiled)
-        self.plan.warn_if_too_fine({n: str(p.dtype).removeprefix("torch.") for n, p in self._named.items()})
+        self.dtypes = {name: str(p.dtype).removeprefix("torch.") for name, p in self._named.items()}
+        cautions.too_fine(self.plan.recipe.count, self.plan.groups, self.dtypes)
         self._ready: Proposal | None = None
         self._captured = False
         self._aside = None
@@ -97,8 +100,9 @@ class Optimizer(Microbatches, Evaluating, Adopting):
         super().add_param_group(param_group)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but hooks, so that copies and pickles work; torch's own keeps state and groups only."""
-        return {key: x for key, x in self.__dict__.items() if not key.startswith("_optimizer_") and key not in LINED}
+        """Everything but hooks and the monitor, so that copies and pickles work; torch's own are of less."""
+        left_out = {"monitor", *LINED}
+        return {key: x for key, x in self.__dict__.items() if not key.startswith("_optimizer_") and key not in left_out}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         """The inverse: what is lined up is found again."""
@@ -147,12 +151,20 @@ class Optimizer(Microbatches, Evaluating, Adopting):
             return loss
         evidence, proposal = found
         names = tuple(evidence)
+        count = self.plan.tau - (proposal.dtau if self._ready else 0)  # before this update
+        measured = self._measurement(proposal, count, evidence)
         for line in self._lined(names):
             given = evidence if line.all else {name: evidence[name] for name in line.theta}
+            if measured:
+                measured.before(line.planned, line.theta, line.state, given, proposal.scalars)
             self._execute(line.planned, line.theta, line.state, given, proposal.scalars)
+            if measured:
+                measured.after(line.planned, line.theta, line.state)
         self.discard()
         self._finish(proposal, evidence)
         self._chosen = names
+        if measured and self.monitor is not None:
+            self.monitor.write(proposal, count, measured.sums())
         return loss
 
     def _evidence(self, count: int | None, microbatches: object, samples: object) -> tuple[Evidence, Proposal] | None:
@@ -279,7 +291,8 @@ class Optimizer(Microbatches, Evaluating, Adopting):
         if thawed is not None:
             raise RecipeError(f"{thawed!r} was frozen when the optimizer was made, and is not in it; make a new one")
         check_fit(gradients, self._named, self.plan)
-        return recorded(gradients) or all_finite(gradients, self.plan)
+        trusted = recorded(gradients) or self.plan.recipe.nonfinite == TRUST
+        return trusted or all_finite(gradients, self.plan)
 
 
 def _all_double(found: Any) -> bool:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from dualopt.checkpoint import Snapshot, require, require_dtypes
+import dualopt
+from dualopt.checkpoint import Origin, Snapshot, require, require_dtypes, require_recipe
 from dualopt.errors import CheckpointError
 from dualopt.plan import RUN, Plan
 from dualopt.proposal import Proposal
@@ -24,11 +25,15 @@ from .parameters import Named
 
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 
+TYPES = {torch.float32: "F32", torch.float64: "F64", **HALF}
+VERSIONS = f"dualopt {dualopt.__version__}, torch {torch.__version__}"
+
 
 class Saving(torch.optim.Optimizer):
     """The part of `Optimizer` that saves and loads."""
 
     plan: Plan
+    tier: str
     _named: Named
     _written: list[float]
     _ready: Proposal | None
@@ -50,7 +55,6 @@ class Saving(torch.optim.Optimizer):
         Raises:
             CheckpointError: other groups, coordinates, parameters or shapes; nothing has changed.
         """
-        self._roll_back()
         groups, saved = state_dict.get("param_groups", []), state_dict.get("state", {})
         if len(groups) != len(self.param_groups):
             raise CheckpointError(f"the saved optimizer has {len(groups)} groups, this one {len(self.param_groups)}")
@@ -68,6 +72,8 @@ class Saving(torch.optim.Optimizer):
         memories = {n: {k: x for k, x in values.items() if isinstance(x, torch.Tensor)} for n, values in state.items()}
         sums = {n: {k: x for k, x in values.items() if isinstance(x, float)} for n, values in state.items()}
         self._check_state({n: {k: np.shape(x) for k, x in s.items()} for n, s in memories.items()}, counts)
+        self.plan.check(counts, sums)
+        self._roll_back()
         before = self.plan.saved_counts(), self.plan.saved_sums()
         self.plan.restore(counts, sums)
         try:
@@ -95,16 +101,19 @@ class Saving(torch.optim.Optimizer):
             for name, p in self._named.items()
         }
         dtypes = {name: HALF[p.dtype] for name, p in self._named.items() if p.dtype in HALF}
-        return Snapshot(parameters, state, dict(counts), dtypes, sums)
+        origin = Origin(self.plan.recipe.to_toml(), self.tier, VERSIONS)
+        return Snapshot(parameters, state, dict(counts), dtypes, sums, origin)
 
     @torch.no_grad()
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from a snapshot of any backend, in training. CheckpointError if it does not fit; nothing has
         changed then."""
         require(snapshot, {name: tuple(p.shape) for name, p in self._named.items()}, where="snapshot")
-        require_dtypes(snapshot, {name: HALF.get(p.dtype) for name, p in self._named.items()}, where="snapshot")
+        require_dtypes(snapshot, {name: TYPES[p.dtype] for name, p in self._named.items()}, where="snapshot")
+        require_recipe(snapshot, self.plan.recipe, where="snapshot")
         state = {name: s for name, s in snapshot.state.items() if s}
         self._check_state({n: {k: tuple(x.shape) for k, x in s.items()} for n, s in state.items()}, snapshot.counts)
+        self.plan.check(snapshot.counts, snapshot.sums)
         self._roll_back()
         self.discard()
         self.plan.restore(snapshot.counts, snapshot.sums)
@@ -117,7 +126,7 @@ class Saving(torch.optim.Optimizer):
         )
         for i, group in enumerate(self.param_groups):
             group["tau"] = self.plan.tau
-            if self.plan.scheduled and self.plan.tau:
+            if self.plan.scheduled:
                 group["lr"] = self._written[i] = self.plan.current_step(i)
 
     def _check_state(self, shapes: Mapping[str, Mapping[str, tuple[int, ...]]], counts: Mapping[str, int]) -> None:
@@ -128,7 +137,8 @@ class Saving(torch.optim.Optimizer):
             expected = {k: tuple(x.shape) for k, x in start.items()} if counts.get(name, 0) or name in shapes else {}
             if dict(shapes.get(name, {})) != expected:
                 raise CheckpointError(
-                    f"state of {name!r}: saved {dict(shapes.get(name, {}))}, {planned.row.name} keeps {expected}"
+                    f"state of {name!r}: saved {dict(shapes.get(name, {}))}, {planned.row.name} keeps {expected}; to "
+                    f"begin with its weights alone: transplant.restarted(snapshot, [{name!r}])"
                 )
 
     def _install(self, state: Mapping[str, Mapping[str, torch.Tensor]], counts: Mapping[str, int]) -> None:

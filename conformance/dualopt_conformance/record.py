@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import dualopt
-from dualopt import tensors
+from dualopt import durable, tensors
 from dualopt.errors import RecipeError
 from dualopt.namespace import TIERS, Backend
 
@@ -103,7 +103,7 @@ def record(
             "facts": {**facts, **skipped, "seconds": f"{time.monotonic() - began:.0f}"},
         }
     )
-    with tensors.atomic(path / MANIFEST) as file:
+    with durable.atomic(path / MANIFEST) as file:
         file.write(json.dumps(manifest, ensure_ascii=False, indent=1).encode())
     return path
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tensors import atomic
+from ..durable import atomic
 from .prediction import Curves, Outlook, Prediction
 
 _COLOURS = (

@@ -14,7 +14,7 @@ import numpy as np
 import typer
 from rich.text import Text
 
-from .. import tensors
+from .. import durable, tensors
 from ..analysis.prediction import Outlook, Prediction, Seen, predict
 from ..counts import increment
 from ..errors import RecipeError
@@ -165,7 +165,7 @@ def _write(out: Path, found: Prediction) -> dict[str, Path]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         predicted_plot(picture, found)
-        with tensors.atomic(numbers) as file:
+        with durable.atomic(numbers) as file:
             file.write(json.dumps(plain(described(found)), indent=2, ensure_ascii=False).encode())
     except OSError as error:
         raise RecipeError(f"--out {out}: cannot be written ({error.strerror or error})") from error

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .. import tensors
+from .. import tensors, toml
 from ..counts import Count
 from ..errors import RecipeError
 from ..namespace import installed
@@ -55,12 +54,12 @@ def replay(
 def _recipe(path: Path) -> Recipe:
     """A recipe; a file without [[group]] holds the keys of one group, counted in updates."""
     try:
-        single = "group" not in (tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        single = "group" not in toml.tables(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         single = False  # Recipe.load says what is wrong
     if not single:
         return Recipe.load(path)
     try:
-        return Recipe((Group.from_dict(tomllib.loads(path.read_text(encoding="utf-8"))),), Count())
+        return Recipe((Group.from_dict(toml.tables(path.read_text(encoding="utf-8"))),), Count())
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error

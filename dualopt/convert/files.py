@@ -26,12 +26,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import toml
 from ..counts import Count, complement
 from ..errors import CountError, RecipeError
 from ..recipe import Group, Recipe
@@ -61,7 +61,7 @@ def read(path: str | Path) -> Read:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-        tables = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        tables = json.loads(text) if path.suffix == ".json" else toml.tables(text)
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, RecursionError) as error:

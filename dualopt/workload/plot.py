@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from dualopt.durable import atomic
 from dualopt.errors import DataError
-from dualopt.tensors import atomic
 from dualopt.workload.run import Run, compare_text
 
 _COLOURS = ("#1f5fa8", "#d1571c", "#2f8f4e", "#7a4fa3", "#8a6d1f", "#4a4a4a")

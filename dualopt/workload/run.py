@@ -4,20 +4,21 @@
     metrics.jsonl            one object per update: update, count, loss, elapsed (seconds) and, unless it is declined,
                              digest: of all bits, so that two logs tell where they parted (`first_parting`);
                              and per evaluation: update, count, validation_loss, elapsed
-    checkpoint.safetensors   the last snapshot (`dualopt.checkpoint`)
+    checkpoint.safetensors   the last snapshot (`dualopt.checkpoint`); checkpoint.1.safetensors the one before
     gradients.safetensors    the first gradients, if they were asked for
     loss.png                 the picture, if it was asked for
 
-Two directories can be compared without the machines that made them.
+Two directories can be compared without the machines that made them. One may be copied and go on elsewhere, on
+another framework too: the manifest notes under ``resumed`` what went on where.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,10 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from dualopt import __version__
+from dualopt import __version__, durable
 from dualopt.errors import CheckpointError, DataError
-from dualopt.tensors import atomic
 from dualopt.workload.model import GPTConfig
+from dualopt.workload.rows import Row, encoded, parsed
 from dualopt.workload.settings import Settings
 from dualopt.workload.text import Text, unigram_entropy
 
@@ -45,10 +46,8 @@ _KEYS = {
     "versions": dict,
     "platform": str,
 }
-_LOSSES = ("loss", "validation_loss")
 
 Manifest = dict[str, Any]
-Row = dict[str, Any]
 
 
 def manifest(
@@ -103,17 +102,22 @@ class Run:
     @classmethod
     def create(cls, path: str | Path, manifest: Manifest) -> Run:
         """A new directory. Raises: CheckpointError if it already holds a run."""
-        path = Path(path)
-        for name in ("manifest.json", "checkpoint.safetensors"):
-            if (path / name).exists():
-                raise CheckpointError(f"{path}: already holds a run ({name}); resume it or choose another directory")
+        run = cls(Path(path), manifest)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            run = cls(path, manifest)
-            run.truncate(-1)
-            run._write_manifest()
+            made = [p for p in (run.path, *run.path.parents) if not p.exists()]
+            run.path.mkdir(parents=True, exist_ok=True)
+            for directory in made:
+                durable.synchronise(directory.parent)
         except OSError as error:
             raise CheckpointError(f"{path}: cannot hold a run: {error.strerror or error}") from error
+        with run.alone():
+            for there in (run.path / "manifest.json", run.checkpoint):
+                if there.exists():
+                    raise CheckpointError(
+                        f"{path}: already holds a run ({there.name}); resume it or choose another directory"
+                    )
+            run.truncate(-1)
+            run._write_manifest()
         return run
 
     @classmethod
@@ -122,6 +126,7 @@ class Run:
         file = Path(path) / "manifest.json"
         try:
             found = json.loads(file.read_bytes())
+            json.dumps(found, ensure_ascii=False).encode()  # it can be written again: no lone surrogates
         except OSError as error:
             raise CheckpointError(f"{file}: no run is here: {error.strerror or error}") from error
         except (ValueError, RecursionError) as error:
@@ -131,87 +136,140 @@ class Run:
         for key, kind in _KEYS.items():
             if not isinstance(found.get(key), kind):
                 raise CheckpointError(f"{file}: damaged, {key!r} is missing or no {kind.__name__}")
-        for key, inner in (("text", "sha256"), ("recipe", "digest"), ("framework", "framework")):
+        for key, inner in (("text", "sha256"), ("recipe", "digest")):
             if not isinstance(found[key].get(inner), str):
                 raise CheckpointError(f"{file}: damaged, {key!r} has no {inner!r}")
+        again = found.get("resumed", [])
+        if not isinstance(again, list) or not all(isinstance(_host(part), str) for part in (found, *again)):
+            raise CheckpointError(f"{file}: damaged, it does not say which frameworks trained the run")
         return cls(Path(path), found)
 
     @classmethod
     def resume(cls, path: str | Path, manifest: Manifest) -> Run:
         """The run in ``path``, or a new one if there is none yet.
 
-        ``manifest``: what would be run now. Only the number of updates and the intervals of evaluation and
-        checkpoints may differ; the manifest notes under ``resumed`` what went on where. Raises: DataError
-        for another text, CheckpointError for anything else that would not continue the same training.
+        ``manifest``: what would be run now. Only the number of updates, the intervals of evaluation and
+        checkpoints, and the framework and machine may differ; the manifest notes under ``resumed`` what went on
+        where. Raises: DataError for another text, CheckpointError for anything else that would not continue the
+        same training.
         """
-        if not (Path(path) / "manifest.json").exists():
+        if not os.path.exists(Path(path) / "manifest.json"):
             return cls.create(path, manifest)
-        run = cls.open(path)
-        compare_text({"the run": run.manifest, "now": manifest})
+        with cls(Path(path), manifest).alone():
+            run = cls.open(path)
+            run._require_same(manifest)
+            now = {key: manifest[key] for key in ("started", "settings", "framework", "versions", "platform")}
+            run.manifest.setdefault("resumed", []).append(now)
+            run._write_manifest()
+        return run
+
+    def _require_same(self, manifest: Manifest) -> None:
+        """DataError or CheckpointError unless this manifest means the same training."""
+        compare_text({"the run": self.manifest, "now": manifest})
         for name, before, now in (
-            ("recipe", run.manifest["recipe"]["digest"], manifest["recipe"]["digest"]),
-            ("tier", run.manifest["tier"], manifest["tier"]),
-            ("framework", run.manifest["framework"]["framework"], manifest["framework"]["framework"]),
-            ("model", run.manifest["model"], manifest["model"]),
+            ("recipe", self.manifest["recipe"]["digest"], manifest["recipe"]["digest"]),
+            ("tier", self.manifest["tier"], manifest["tier"]),
+            ("model", self.manifest["model"], manifest["model"]),
             *(
-                (name, run.manifest["settings"].get(name), manifest["settings"][name])
+                (name, self.manifest["settings"].get(name), manifest["settings"][name])
                 for name in ("batch", "seed", "unit")
             ),
         ):
             if before != now:
                 raise CheckpointError(
-                    f"{path}: cannot be resumed with another {name}: it has {before!r}, asked for is {now!r}"
+                    f"{self.path}: cannot be resumed with another {name}: it has {before!r}, asked for is {now!r}"
                 )
-        now = {key: manifest[key] for key in ("started", "settings", "framework", "versions", "platform")}
-        run.manifest.setdefault("resumed", []).append(now)
-        run._write_manifest()
-        return run
 
     @property
     def label(self) -> str:
-        """A short name for plots and tables: framework and device."""
-        framework = self.manifest["framework"]
-        return f"{framework['framework']} ({framework.get('device', 'unknown device')})"
+        """A short name for plots and tables: framework and device, and those that went on with the run."""
+        names = [f"{f['framework']} ({f.get('device', 'unknown device')})" for f in self.frameworks]
+        return ", then ".join(name for name, before in zip(names, [None, *names], strict=False) if name != before)
+
+    @property
+    def frameworks(self) -> list[dict[str, Any]]:
+        """What trained the run, in order: the `describe()` of each trainer."""
+        return [part["framework"] for part in (self.manifest, *self.manifest.get("resumed", []))]
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row to the metrics. A loss that is not finite is written as null."""
-        with self._metrics.open("ab") as file:
-            file.write(_line(row))
+        with _writing(self._metrics), self._metrics.open("ab") as file:
+            file.write(encoded(row))
 
     def sync(self) -> None:
         """Make the metrics durable; called before a checkpoint, so that it is never ahead of them."""
-        with self._metrics.open("rb") as file:
-            os.fsync(file.fileno())
+        with _writing(self._metrics), self._metrics.open("rb") as file:
+            durable.flush(file.fileno())
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from training in this directory. The lock goes with the process, however it ends.
+
+        Raises: CheckpointError if another one does.
+        """
+        with contextlib.ExitStack() as stack:
+            with _writing(self.path):
+                try:
+                    stack.enter_context(durable.alone(self.path))
+                except BlockingIOError as error:
+                    raise CheckpointError(
+                        f"{self.path}: another process is training here; wait for it, or choose another directory"
+                    ) from error
+            yield
+
+    def sweep(self) -> None:
+        """Remove the half-written files that a process left when it was killed."""
+        with _writing(self.path):
+            for path in self.path.glob(".*.tmp"):
+                path.unlink()
 
     def rows(self) -> list[Row]:
         """All metrics in order, null losses as NaN. A last line that was cut off is left out.
 
         Raises: CheckpointError for any other line that is not an object with an integer ``update``.
         """
+        return [self._row(number, line) for number, line in enumerate(self._lines(), 1)]
+
+    def _lines(self) -> list[bytes]:
         try:
-            lines = self._metrics.read_bytes().split(b"\n")
+            return self._metrics.read_bytes().split(b"\n")[:-1]
         except OSError as error:
             raise CheckpointError(f"{self._metrics}: cannot be read: {error.strerror or error}") from error
-        rows: list[Row] = []
-        for number, line in enumerate(lines[:-1], 1):
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise CheckpointError(f"{self._metrics}: line {number} is damaged ({error})") from error
-            if not isinstance(row, dict) or type(row.get("update")) is not int:
-                raise CheckpointError(f"{self._metrics}: line {number} is damaged (it has no 'update')")
-            rows.append({k: math.nan if k in _LOSSES and v is None else v for k, v in row.items()})
-        return rows
+
+    def _row(self, number: int, line: bytes) -> Row:
+        try:
+            return parsed(line)
+        except ValueError as error:
+            raise CheckpointError(f"{self._metrics}: line {number} is damaged ({error})") from error
 
     def truncate(self, update: int) -> None:
-        """Forget the metrics after ``update``; -1 forgets all of them."""
-        kept = [] if update < 0 else [row for row in self.rows() if row["update"] <= update]
-        with atomic(self._metrics) as file:
-            file.writelines(map(_line, kept))
+        """Forget the metrics after ``update``; -1 forgets all of them. What is forgotten may be damaged."""
+        kept: list[Row] = []
+        for number, line in enumerate(self._lines() if update >= 0 else (), 1):
+            try:
+                row = self._row(number, line)
+            except CheckpointError:
+                if kept and kept[-1]["update"] >= update:
+                    break
+                raise
+            if row["update"] > update:
+                break
+            kept.append(row)
+        with _writing(self._metrics), durable.atomic(self._metrics) as file:
+            file.writelines(map(encoded, kept))
 
     def _write_manifest(self) -> None:
-        with atomic(self.path / "manifest.json") as file:
+        with _writing(self.path), durable.atomic(self.path / "manifest.json") as file:
             file.write(json.dumps(self.manifest, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """OSError as CheckpointError."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def compare_text(manifests: Mapping[str, Manifest]) -> None:
@@ -240,9 +298,10 @@ def first_parting(one: Run, other: Run) -> int | None:
     return next((update for update in common if left[update] != right[update]), None)
 
 
-def _line(row: Mapping[str, Any]) -> bytes:
-    finite = {k: None if k in _LOSSES and not math.isfinite(v) else v for k, v in row.items()}
-    return json.dumps(finite, allow_nan=False).encode() + b"\n"
+def _host(part: object) -> object:
+    """The name of the framework in a part of a manifest."""
+    framework = part.get("framework") if isinstance(part, dict) else None
+    return framework.get("framework") if isinstance(framework, dict) else None
 
 
 def _text(manifest: Manifest) -> str:

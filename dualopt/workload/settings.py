@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dualopt.errors import RecipeError
 
-_POSITIVE = ("updates", "batch", "evaluate_every", "validation_batches", "checkpoint_every")
+_POSITIVE = ("updates", "batch", "evaluate_every", "validation_batches", "checkpoint_every", "keep_checkpoints")
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class Settings:
 
     ``unit`` is the recipe's ``count.base``: "tokens", "samples" or "updates".
     ``*_every`` and ``record_gradients`` are numbers of updates; the gradients of the first
-    ``record_gradients`` updates are kept in a file for a later replay.
+    ``record_gradients`` updates are kept in a file for a later replay. ``keep_checkpoints``: how many of the
+    last checkpoints there are, so that an earlier one is left if the newest is damaged.
     """
 
     updates: int = 240
@@ -25,6 +26,7 @@ class Settings:
     evaluate_every: int = 20
     validation_batches: int = 2
     checkpoint_every: int = 80
+    keep_checkpoints: int = 2
     record_gradients: int = 0
 
     def __post_init__(self) -> None:

@@ -7,9 +7,11 @@ seed, so that the resumed run has the same bits as an uninterrupted one on the s
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
@@ -17,9 +19,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dualopt import checkpoint
-from dualopt.checkpoint import Snapshot
+from dualopt.checkpoint import Snapshot, require
 from dualopt.errors import CheckpointError
+from dualopt.series import Series
 from dualopt.workload.gradients import Recording
 from dualopt.workload.model import GPTConfig, parameter_shapes
 from dualopt.workload.run import Run
@@ -27,6 +29,8 @@ from dualopt.workload.settings import Settings
 from dualopt.workload.text import Batch, Text, batch, validation
 
 Array = np.ndarray[Any, Any]
+
+_UPDATE = re.compile("[0-9]{1,18}")
 
 
 class Trainer(Protocol):
@@ -67,6 +71,10 @@ class Outcome:
     interrupted: bool
 
 
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
 def train(
     trainer: Trainer,
     text: Text,
@@ -75,18 +83,34 @@ def train(
     *,
     progress: Progress | None = None,
     digest: Callable[[Snapshot], str] | None = None,
+    tell: Callable[[str], None] = _warn,
 ) -> Outcome:
-    """Train until ``settings.updates``, from the checkpoint of ``run`` if it has one.
+    """Train until ``settings.updates``, from the newest intact checkpoint of ``run`` if it has one.
 
     ``digest``: a hexadecimal digest of a snapshot, logged with every update (it costs a snapshot each).
-    Raises: DataError for a too short text, CheckpointError for a checkpoint of another model, and what
-    the trainer raises; the last checkpoint is kept.
+    ``tell``: called with what is wrong with a checkpoint that is passed over.
+    Raises: DataError for a too short text, CheckpointError for a checkpoint of another model, a directory that
+    cannot be written or that another process trains in, and what the trainer raises; the last checkpoint is kept.
     """
+    with run.alone():
+        return _train(trainer, text, settings, run, progress, digest, tell)
+
+
+def _train(
+    trainer: Trainer,
+    text: Text,
+    settings: Settings,
+    run: Run,
+    progress: Progress | None,
+    digest: Callable[[Snapshot], str] | None,
+    tell: Callable[[str], None],
+) -> Outcome:
     config = trainer.config
     held_out = validation(text, settings.validation_batches, settings.batch, config.context)
     recording = Recording(run.gradients, settings.record_gradients)
     increment = settings.increment(config.context)
-    done, earlier = _restore(trainer, run, recording)
+    checkpoints = Series(run.checkpoint, settings.keep_checkpoints)
+    done, earlier = _restore(trainer, run, checkpoints, recording, tell)
     start = time.perf_counter() - earlier
 
     def log(update: int, **values: float | str) -> None:
@@ -111,7 +135,7 @@ def train(
             stop = interrupted.is_set()
             if stop or last or update % settings.checkpoint_every == 0:
                 recording.save()
-                _save(trainer, run, update)
+                _save(trainer, run, checkpoints, update)
             if progress:
                 progress(update, settings.updates, loss, score)
             if stop:
@@ -119,23 +143,26 @@ def train(
     return Outcome(done, done * increment, done < settings.updates)
 
 
-def _save(trainer: Trainer, run: Run, update: int) -> None:
+def _save(trainer: Trainer, run: Run, checkpoints: Series, update: int) -> None:
     run.sync()
     metadata = {"update": str(update), "recipe": run.manifest["recipe"]["digest"]}
-    checkpoint.save(run.checkpoint, trainer.snapshot(), metadata=metadata)
+    checkpoints.save(trainer.snapshot(), metadata=metadata)
 
 
-def _restore(trainer: Trainer, run: Run, recording: Recording) -> tuple[int, float]:
+def _restore(
+    trainer: Trainer, run: Run, checkpoints: Series, recording: Recording, tell: Callable[[str], None]
+) -> tuple[int, float]:
     """Updates already done and the seconds they took. The metrics after the checkpoint are dropped."""
-    if not run.checkpoint.exists():
+    run.sweep()
+    found = checkpoints.load(tell)
+    if found is None:
         run.truncate(-1)
         return 0, 0.0
-    where = str(run.checkpoint)
-    snapshot, metadata = checkpoint.load(run.checkpoint)
+    snapshot, metadata = found
     update = metadata.get("update", "")
-    if not (update.isascii() and update.isdigit()) or metadata.get("recipe") != run.manifest["recipe"]["digest"]:
-        raise CheckpointError(f"{where}: not a checkpoint of the run in {run.path}; restore the right file")
-    checkpoint.require(snapshot, parameter_shapes(trainer.config), where=where)
+    if not _UPDATE.fullmatch(update) or metadata.get("recipe") != run.manifest["recipe"]["digest"]:
+        raise CheckpointError(f"{run.path}: the newest checkpoint is not one of this run; restore the right file")
+    require(snapshot, parameter_shapes(trainer.config), where=f"{run.path}: the newest checkpoint")
     recording.restart(int(update))
     trainer.restore(snapshot)
     run.truncate(int(update))

@@ -51,6 +51,7 @@ NO_OPTIMIZER = Peer("no optimizer", "training_torch:make", "torch", {"optimizer"
 _ALL = (
     OURS,
     _ours("dualopt, no compiler", compiled=False),
+    _ours("dualopt, trusted gradients", nonfinite="trust"),
     _ours("dualopt direct", group={"shrink": "direct", "shrink_half_life": 6931.0}),
     _ours("dualopt cautious", group={"shrink": "cautious", "shrink_half_life": 6931.0}),
     _ours("dualopt corrected", group={"shrink": "corrected", "shrink_half_life": 6931.0}),

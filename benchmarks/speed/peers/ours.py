@@ -14,11 +14,13 @@ PER_UPDATE = 1024  # tokens
 
 
 def recipe(rule: str, options: Mapping[str, Any]) -> Recipe:
-    """Options: `group` adds coordinates or replaces them, `varying` asks for a schedule."""
+    """Options: `group` adds coordinates or replaces them, `varying` asks for a schedule, `nonfinite` as in recipes."""
     tables: dict[str, Any] = {
         "count": {"unit": "tokens", "per_update": PER_UPDATE},
         "group": [dict(group(rule, PER_UPDATE, **options.get("group", {})))],
     }
+    if "nonfinite" in options:
+        tables["nonfinite"] = options["nonfinite"]
     if options.get("varying"):
         tables["schedule"] = {"shape": "cosine", "warmup": 100 * PER_UPDATE, "total": 4000 * PER_UPDATE}
     return Recipe.from_dict(tables)

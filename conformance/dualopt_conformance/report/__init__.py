@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dualopt.tensors import atomic
+from dualopt.durable import atomic
 
 from ..mutation_table import Mutation
 from ..verdict import Verdict
