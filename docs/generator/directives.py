@@ -23,7 +23,7 @@ from . import pictures
 from .blocks import files
 
 ROOT = Path(__file__).parents[2]
-COLUMNS = 88  # what a page is wide
+COLUMNS = 80  # what a page is wide
 
 
 def made(source_folder: str | Path) -> Path:
