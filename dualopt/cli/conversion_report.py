@@ -130,8 +130,8 @@ def _print_batch(told: dict[str, Any], count: Count) -> None:
     """Half-lives before and after, and what every rule would make of the steps."""
     r = told["after"] / told["before"]
     head = f"From {told['before']:,} to {told['after']:,} {count.base} per update (x{r:.6g})"
-    head += f", memories = {told['memories']}"
-    columns = ("group", "half-life of", count.unit, "kept before", *(f"after: {choice}" for choice in MEMORIES))
+    head += f", memories = {told['memories']}; what an update keeps, before and by each choice"
+    columns = ("group", "half-life", count.unit, "before", *MEMORIES)
     rows = [
         (
             name,
