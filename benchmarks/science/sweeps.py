@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks.gpt_rows import rows
 from dualopt import Recipe
 from dualopt.counts import LN2, complement
+from dualopt.errors import RecipeError
 
 from .gpt import Array
 
@@ -91,9 +92,11 @@ def scaled(recipe: Recipe, factor: float, *, coupled: bool = False) -> Recipe:
 
 
 def shrunk(half_life: float, factor: float, recipe: Recipe) -> float:
-    """The half-life at which an update loses `factor` times as much."""
+    """The half-life at which an update loses `factor` times as much. RecipeError if that is everything."""
     unit = recipe.count.to_base(1.0)
     lost = factor * complement(recipe.count.per_update, half_life * unit)
+    if lost >= 1:
+        raise RecipeError(f"an update that loses {factor:g} times as much loses everything: there is no half-life")
     return -LN2 * recipe.count.per_update / math.log1p(-lost) / unit
 
 
@@ -104,14 +107,29 @@ Sweep = Mapping[float, Array]  # factor of the step -> losses by seed
 def swept(
     makes: Mapping[str, Callable[[float], Recipe]], factors: Sequence[float], measure: Measure
 ) -> dict[str, dict[float, Array]]:
-    """Sweeps of several recipes over one grid, each extended by factors of 2 while its best is at an end."""
+    """Sweeps of several recipes over one grid, each extended by factors of 2 while its best is at an end.
+
+    It ends where a recipe would shrink weights to nothing in an update.
+    """
     found: dict[str, dict[float, Array]] = {name: {} for name in makes}
     pending = [(name, factor) for name in makes for factor in factors]
     while pending:
         for (name, factor), losses in zip(pending, measure([makes[n](f) for n, f in pending]), strict=True):
             found[name][factor] = losses
-        pending = [(name, end) for name, sweep in found.items() if (end := beyond(sweep)) is not None]
+        pending = [
+            (name, end)
+            for name, sweep in found.items()
+            if (end := beyond(sweep)) is not None and _exists(makes[name], end)
+        ]
     return found
+
+
+def _exists(make: Callable[[float], Recipe], factor: float) -> bool:
+    try:
+        make(factor)
+    except RecipeError:
+        return False
+    return True
 
 
 def beyond(sweep: Sweep) -> float | None:
