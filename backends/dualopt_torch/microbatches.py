@@ -116,6 +116,7 @@ class Microbatches(Remembering):
         return measured(self.plan, given, sampled, take=take, propose=propose, begin=self._begin)
 
     def _begin(self, scalars: Mapping[str, Scalars], stream: str) -> Folding:
+        self._refuse_sharded("folding several gradients into one update (let them add up in p.grad instead)")
         xp = EXACT if self.tier == "exact" else FAST
         return Folding(self.plan, xp, self._memories, scalars, stream=stream, working=working)
 

@@ -155,6 +155,8 @@ class LineBall(Ball):
 
     axis: int = -1
 
+    linear: ClassVar[bool] = True
+
     def atom(self, xp: Namespace, z: Array) -> Array:
         return unit(xp, z, self.axis)
 
@@ -170,6 +172,8 @@ class EuclideanBall(Ball):
     """z / ‖z‖₂ over the given axes; self-dual gauge."""
 
     axes: tuple[int, ...] = MATRIX
+
+    linear: ClassVar[bool] = True
 
     def atom(self, xp: Namespace, z: Array) -> Array:
         return unit(xp, z, self.axes)
