@@ -16,6 +16,7 @@ from .recipe import Group, Recipe
 from .recursion import Row, step
 from .replay import Replay, replay
 from .schedules import Schedule
+from .watch import Monitor
 
 __version__ = "0.1.0"
 
@@ -24,6 +25,7 @@ __all__ = [
     "Count",
     "DualoptError",
     "Group",
+    "Monitor",
     "Recipe",
     "Replay",
     "Row",

@@ -9,7 +9,7 @@ from numbers import Real
 
 from .directions.norm_balls import NORMS
 from .directions.normuon import ROW_SCALES
-from .directions.polar import EXACT, FORMS, NORMALISES, SETS, WORKS
+from .directions.polar import EXACT, FORMS, NORMALISES, PRESETS, SETS, WORKS
 from .directions.symmetry import ORDERS, POWERS
 from .errors import RecipeError, nearest
 from .estimators import ESTIMATORS
@@ -119,7 +119,7 @@ COORDINATES = {
         Coordinate("averaging_counts", "switch", "weights in the mean are in proportion to Δτ"),
         Coordinate("strict_mask", "switch", "cautious shrink only: an exact zero of u or θ does not shrink"),
         Coordinate("norm", "choice", "the norm whose ball the direction is steepest in", choices=NORMS),
-        Coordinate("polar", "choice", "how the polar factor is computed", choices=(*SETS, EXACT)),
+        Coordinate("polar", "choice", "how the polar factor is computed", choices=(*PRESETS, EXACT, *SETS)),
         Coordinate("polar_form", "choice", "iterate the matrix, or its Gram matrix if it is elongated", choices=FORMS),
         Coordinate("polar_scaling", "choice", "how singular values are brought below 1", choices=NORMALISES),
         Coordinate("polar_work", "choice", "the type that the iteration is carried out in", choices=tuple(WORKS)),

@@ -402,15 +402,17 @@ def polar_side(own: float, peer: float) -> Side:
 
 def test_speed_for_accuracy_reaches_no_goal() -> None:
     goal = next(g for g in GOALS if g.case == "muon mats30" and g.accurate == "on every spectrum")
-    fast = side("muon mats30", **{"dualopt": [0.1] * 3, "torch Muon": [1.0] * 3})
+    fast = side("muon mats30", **{goal.ours: [0.1] * 3, "torch Muon": [1.0] * 3})
     for error, word in ((0.1, ratios.STRETCH), (0.3, ratios.MISSED)):
         sides = [replace(polar_side(error, 0.2), name=name) for name in ratios.POLAR]
+        for polar in sides:
+            polar.peers[0].name = goal.ours
         assert ratios.judged(goal, Record({}, [fast, *sides])).word == word
 
 
 def test_a_peer_in_an_emulated_type_proves_nothing() -> None:
     goal = next(g for g in GOALS if g.case == "muon mats128")
-    found = side("muon mats128", **{"dualopt": [0.1] * 3, "torch Muon": [1.0] * 3, "stream": [0.05] * 3})
+    found = side("muon mats128", **{goal.ours: [0.1] * 3, "torch Muon": [1.0] * 3, "stream": [0.05] * 3})
     found.rule, found.peers[1].family, found.peers[2].facts = "muon", "torch", {"work": "float32"}
     assert ratios.judged(goal, Record({}, [found])).word == ratios.UNKNOWN
     found.peers[2].facts = {"work": "bfloat16"}

@@ -11,6 +11,7 @@ from dualopt import ENTRIES
 from dualopt.catalog import complete
 from dualopt.clock import Clock
 from dualopt.coordinates import COORDINATES
+from dualopt.directions.polar import PRESETS
 from dualopt.errors import RecipeError
 from dualopt.namespace import Backend, load
 from dualopt.plan import Plan
@@ -41,8 +42,8 @@ def test_coverage() -> None:
     assert set(EVERY) == set(CASES) | set(STREAMS)
 
 
-NOT_TRIED: dict[str, set[object]] = {  # float64 only; what is done where nothing is stated
-    "polar": {"exact"}, "strict_mask": {False}, "solve": {"step"}, "polar_form": {"standard"},
+NOT_TRIED: dict[str, set[object]] = {  # float64 only; what stands for others; what is done where nothing is stated
+    "polar": {"exact", *PRESETS}, "strict_mask": {False}, "solve": {"step"}, "polar_form": {"standard"},
     "polar_scaling": {"frobenius"}, "polar_work": {"float32"},
 }  # fmt: skip
 

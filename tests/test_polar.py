@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dualopt import replay
-from dualopt.directions.polar import FORMS, GRAM, NORMALISES, SETS, Way, newton_schulz, polar
-from dualopt.directions.polar.iterations import restarts, scaled
+from dualopt import catalog, replay
+from dualopt.catalog import complete
+from dualopt.directions.polar import BOUNDS, FORMS, GRAM, NORMALISES, PRESETS, SETS, Way, express, newton_schulz, polar
+from dualopt.directions.polar.iterations import gram_newton_schulz, restarts, scaled
 from dualopt.directions.polar.sets import POLISH
-from dualopt.directions.polar.table import table
+from dualopt.directions.polar.table import SPECTRA as MEASURED
+from dualopt.directions.polar.table import deviation, presets, spectrum_of, table
 from dualopt.errors import RecipeError
-from dualopt.exact import exact
+from dualopt.exact import Overlay, exact
 from dualopt.namespace import Backend
 from dualopt.recipe import Group
 
@@ -44,7 +46,27 @@ def factor(z: Array) -> Array:
 
 
 def test_the_table_in_the_docs_is_of_this_code() -> None:
-    assert table() in DOCS.read_text()
+    text = DOCS.read_text()
+    assert table() in text
+    assert presets() in text
+
+
+def test_coefficients_of_polar_express() -> None:
+    """The construction gives the published numbers, which were rounded elsewhere, and those of the other two sets."""
+    for name, least in (("polar_express", 1e-3), ("express_5", 1e-3), ("express_4", 3.2e-3)):
+        found = SETS[name]
+        made = express.composed(least, len(found.steps))
+        scale = [found.safety ** np.array([1, 3, 5])] * (len(made) - 1) + [np.ones(3)]
+        np.testing.assert_allclose(np.array(found.steps) * scale, made, rtol=1e-12)
+
+
+def test_the_best_quintic() -> None:
+    """It meets the edge of its band four times, and stays inside."""
+    p = express.best(0.02, 1.0)
+    grid = 1 - np.array([express.value(p, x) for x in np.linspace(0.02, 1, 4001)])
+    ends = grid[0], -grid[-1]
+    np.testing.assert_allclose(ends, np.abs(grid).max(), rtol=1e-9)
+    np.testing.assert_allclose([grid.max(), -grid.min()], ends[0], rtol=1e-5)  # q and r lie between points of the grid
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -92,14 +114,66 @@ def test_the_gram_form_in_float32(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", SPECTRA)
 def test_the_moment_bound(kind: str) -> None:
-    """σ₁ <= (Σσ⁴)^¼ <= ‖·‖_F: no singular value above 1, and none below what Frobenius scaling gives."""
+    """σ₁ <= (Σσ⁸)^⅛ <= (Σσ⁴)^¼ <= ‖·‖_F: no singular value above 1, and none below what Frobenius scaling gives."""
     z = matrix(kind, (8, 20))
-    moment, frobenius = (np.linalg.svd(scaled(np, z, s), compute_uv=False) for s in ("moment", "frobenius"))
-    assert frobenius[0] - 1e-12 <= moment[0] <= 1 + 1e-12
+    scales = "frobenius", "moment", "eighth_moment"
+    frobenius, moment, eighth = (np.linalg.svd(scaled(np, z, s), compute_uv=False) for s in scales)
+    assert frobenius[0] - 1e-12 <= moment[0] <= eighth[0] + 1e-12 <= 1 + 2e-12
     assert moment[0] > 0.5
-    for name in ("moment", "frobenius", "aol"):
+    assert eighth[0] > 8**-0.125 - 1e-12  # of eight singular values
+    for name in (*scales, "aol"):
         assert np.linalg.svd(scaled(np, z, name), compute_uv=False)[0] <= 1 + 1e-12
         assert not scaled(np, np.zeros((2, 3)), name).any()
+
+
+@pytest.mark.parametrize("scaling", BOUNDS)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_bounds_that_are_found_on_the_way(shape: str, form: str, scaling: str) -> None:
+    """The first step on any multiple of z is that of z scaled beforehand, and it costs no product."""
+    z = matrix("1/i", SHAPES[shape])
+    counted: list[int] = []
+
+    def noticed(a: Array, b: Array) -> Array:
+        counted.append(1)
+        return a @ b
+
+    xp = Overlay(np, "noticing", matmul=noticed)
+    found = polar(xp, 1e-30 * z, "express_4", Way(form, scaling))
+    products = len(counted)
+    steps = SETS["express_4"].steps
+    plain = (gram_newton_schulz if form == GRAM and shape != "square" else newton_schulz)(
+        xp, scaled(np, z, scaling) / SETS["express_4"].safety, steps
+    )
+    np.testing.assert_allclose(found, plain, atol=1e-9)
+    assert products <= len(counted) - products
+
+
+def test_presets_beside_the_iteration_of_muon() -> None:
+    """`accurate` is nearer to the polar factor on every spectrum, `fast` in their geometric mean."""
+    ways = {name: (p["polar"], Way.of(p)) for name, p in PRESETS.items()}
+    plain = {s: deviation(s, Way(work="bfloat16"), "quintic") for s in MEASURED}
+    shares = {n: [deviation(s, way, method) / plain[s] for s in MEASURED] for n, (method, way) in ways.items()}
+    assert max(shares["accurate"]) <= 1
+    assert np.prod(shares["fast"]) <= 1
+
+
+def test_the_iteration_of_muon_is_that_of_torch() -> None:
+    """The first line of the table is what torch.optim.Muon does, but for the order in which products are added up."""
+    muon = pytest.importorskip("torch.optim._muon")
+    for spectrum in MEASURED:
+        z, true = spectrum_of(spectrum)
+        given, step = map(muon.torch.from_numpy, z), SETS["quintic"].steps[0]
+        found = np.stack([muon._zeropower_via_newtonschulz(x, step, 5, 1e-7).double().numpy() for x in given])
+        theirs = np.linalg.norm(found - true) / np.linalg.norm(true)
+        assert abs(theirs - deviation(spectrum, Way(work="bfloat16"), "quintic")) < 0.005  # half of the last digit
+
+
+def test_presets_are_written_out() -> None:
+    found = complete("muon", {"polar": "fast"})
+    assert {key: found[key] for key in PRESETS["fast"]} == PRESETS["fast"]
+    assert complete("scionc", {"polar": "fast", "norm": "column"})["polar"] == "fast"  # which no column has
+    assert "polar" not in catalog.row("scionc", complete("scionc", {"norm": "column"})).resolved
 
 
 def test_steps_of_a_set() -> None:
@@ -112,6 +186,8 @@ CASES: dict[str, tuple[str, Way]] = {name: (name, Way()) for name in SETS}
 CASES |= {
     "gram": ("cans", Way("gram", None, 6)),
     "moment": ("five", Way("standard", "moment")),
+    "eighth moment": ("five", Way("gram", "eighth_moment")),
+    **{name: (p["polar"], Way.of(p)) for name, p in PRESETS.items()},
     "bfloat16": ("quintic", Way(work="bfloat16")),
     "bfloat16 gram": ("polar_express", Way("gram", None, 6, "bfloat16")),
     "exact": ("exact", Way()),
@@ -143,6 +219,9 @@ def test_kernels_of_both_layouts_move_alike(row: str) -> None:
     ("options", "message"),
     [
         ({"polar": "exact", "polar_form": "gram"}, "not iterated"),
+        ({"polar": "fast", "polar_form": "gram"}, "'fast' states 'polar_form', too"),
+        ({"polar": "accurate", "polar_work": "float32"}, "'accurate' states 'polar_work', too"),
+        ({"polar": "accurate", "iterations": 3}, "'accurate' states 'iterations', too"),
         ({"polar": "exact", "polar_work": "bfloat16"}, "not iterated"),
         ({"norm": "row", "polar_work": "bfloat16"}, "no polar factor"),
         ({"polar_work": "float16"}, "not one of float32, bfloat16"),

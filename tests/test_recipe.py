@@ -64,7 +64,10 @@ BAD: tuple[tuple[dict[str, Any], str], ...] = (
     ({"group": [{"step": 3}]}, r"group 'group 1': names no optimizer; known are sgdm,"),
     (scionc(norm="spectrl"), r"norm = 'spectrl' is not one of spectral, .*; did you mean 'spectral'"),
     (scionc(norm=2), r"norm = 2 is not one of"),
-    (scionc(polar="newton"), r"polar = 'newton' is not one of quintic, five, polar_express, cans, aol, exact"),
+    (
+        scionc(polar="newton"),
+        r"polar = 'newton' is not one of accurate, fast, exact, quintic, five, polar_express, express_5, express_4",
+    ),
     (adamw(shrink="coupled"), r"shrink = 'coupled' is not one of direct, cautious, corrected"),
     (scheduled(shape="cosin"), r"\[schedule\] shape: 'cosin' is not one of .*; did you mean 'cosine'"),
     # units

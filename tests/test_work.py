@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dualopt import namespace, replay
 from dualopt.catalog import ENTRIES
-from dualopt.directions.polar import BFLOAT16, FORMS, GRAM, SETS, STANDARD, Way, polar
+from dualopt.directions.polar import BFLOAT16, FORMS, GRAM, PRESETS, SETS, STANDARD, Way, polar
 from dualopt.directions.polar.iterations import scaled
 from dualopt.directions.polar.work import LEAST, eight_bits, working
 from dualopt.exact import exact
@@ -229,6 +229,21 @@ def test_the_bound_holds(backend: Backend, form: str, seed: int, steps: int) -> 
         assert float(bound.norm[0, 0, 0]) < 0.1 * np.linalg.norm(bound.x)
 
 
+@given(seed=st.integers(0, 200))
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("shape", [(3, 7), (7, 3), (3, 4)])
+def test_the_bound_of_presets_holds(backend: Backend, preset: str, shape: tuple[int, int], seed: int) -> None:
+    """Of their first step, which finds the scale; no bound is left of two, as the coefficients are steep at 0."""
+    z, stated = Stream(seed, "bound").bell(shape), PRESETS[preset]
+    way = Way.of({**stated, "iterations": 1})
+    xp = Bounds((NATIVE,))
+    bound = polar_bound(xp, xp.array(z), stated["polar"], way)
+    assert np.isfinite(bound.norm).all()
+    for tier in ("exact", "fast"):
+        found = backend.to_numpy(polar(backend.namespace(tier), backend.from_numpy(z, "float32"), stated["polar"], way))
+        assert np.linalg.norm(found.astype(np.float64) - bound.x) <= float(bound.norm[0, 0, 0])
+
+
 @pytest.mark.parametrize("tier", ["exact", "fast"])
 def test_updates_lie_within_their_budgets(backend: Backend, tier: str) -> None:
     assert_within(lockstep("muon.two_bfloat16/usual", backend, 6, tier))
@@ -245,7 +260,7 @@ def test_native_products(name: str, native: bool, monkeypatch: pytest.MonkeyPatc
         pytest.skip(f"{name} is not installed")
     backend = namespace.load(name)
     if name == "torch":
-        monkeypatch.setattr("dualopt_torch.namespace.multiplies_bfloat16", lambda device: native)
+        monkeypatch.setattr("dualopt_torch.products.multiplies_bfloat16", lambda device: native)
     at = working(backend.namespace("fast"), BFLOAT16)
     for shape in ((1, 1), (3, 5), (2, 7, 3), (2, 2, 33, 70), (64, 300)):
         x = rounded(Stream(0, "x").bell(shape), "bfloat16")

@@ -22,6 +22,7 @@ from dualopt.microbatches import stream_of
 from dualopt.plan import Plan
 from dualopt.proposal import Proposal
 from dualopt.recipe import Recipe
+from dualopt.watch import Monitor
 
 from .adopting import Adopting
 from .compiling import guarded
@@ -38,6 +39,7 @@ from .parameters import (
 )
 from .state import State
 from .updating import Updating
+from .watching import Watching
 
 
 class Optimizer(Updating, Evaluating, Adopting):
@@ -64,9 +66,8 @@ class Optimizer(Updating, Evaluating, Adopting):
         parameters, self._tied = trained(model)
         self._shapes = {name: tuple(x.shape) for name, x in parameters.items()}
         self.plan = Plan(recipe, self._shapes, layout="channels_last")
-        cautions.too_fine(
-            self.plan.recipe.count, self.plan.groups, {name: dtype_name(x) for name, x in parameters.items()}
-        )
+        self.dtypes = {name: dtype_name(x) for name, x in parameters.items()}
+        cautions.too_fine(self.plan.recipe.count, self.plan.groups, self.dtypes)
         self._largest = {name: self.plan.largest(name) for name in self._shapes}
         self._store = State(self.plan, self._start(parameters))
         self._state = self._store.tree
@@ -74,6 +75,7 @@ class Optimizer(Updating, Evaluating, Adopting):
         self._ready: Proposal | None = None
         self._used = False  # whether a trace has made use of `_ready`
         self._aside = None
+        self._watching = Watching(self._store)
         self._initialized = True
 
     def init(self, parameters: Tree) -> None:
@@ -164,13 +166,35 @@ class Optimizer(Updating, Evaluating, Adopting):
 
         `step` calls `update` once. The arrays of the model and of this optimizer are captured; `inputs` and
         `outputs` are further trees, e.g. ``mx.random.state`` for dropout. In the exact tier, or without a
-        compiler, `step` runs as it is. If it raises, all captured arrays are as they were.
+        compiler, `step` runs as it is. A second trace measures, for updates that a monitor wants. If it raises, all
+        captured arrays are as they were.
         """
         state = [self._model, self._state]
         if self.tier == "exact" or not can_compile():
             return guarded(step, [], self.advance, self._drop)
         inner = mx.compile(step, inputs=[state, inputs], outputs=[state, outputs])
-        return guarded(inner, [state, inputs, outputs], self.advance, self._drop)
+        also = mx.compile(
+            self._watching.measuring(step), inputs=[state, inputs], outputs=[state, outputs, self._watching.sink]
+        )
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            ready, at = self._ready, self.plan.tau
+            if ready is None or not self._watching.due(ready, at):
+                return inner(*args, **kwargs)
+            found = also(*args, **kwargs)
+            self._watching.write(ready, at)
+            return found
+
+        return guarded(run, [state, inputs, outputs], self.advance, self._drop)
+
+    @property
+    def monitor(self) -> Monitor | None:
+        """What watches this optimizer: see `dualopt.Monitor`."""
+        return self._watching.monitor
+
+    @monitor.setter
+    def monitor(self, monitor: Monitor | None) -> None:
+        self._watching.monitor = monitor
 
     @property
     def counts(self) -> dict[str, int]:

@@ -15,12 +15,14 @@ from dualopt.plan import Plan
 from dualopt.proposal import Proposal
 from dualopt.recipe import TRUST
 from dualopt.recursion import Shape
+from dualopt.watch.measurement import Measurement
 
 from .execute import Masked, can_compile
 from .finite import offending
 from .namespace import EXACT, FAST
 from .parameters import Named, Tree, gradients_of, traced, values_of
 from .state import Memory, State
+from .watching import Watching
 
 
 class _BadError(Exception):
@@ -42,6 +44,7 @@ class Updating(Base):
     _store: State
     _ready: Proposal | None
     _used: bool
+    _watching: Watching
 
     def _moved(self, tree: Tree, gradients: object, samples: object, count: int | None) -> Named:
         """The parameters that move; counts, scalars and memories follow."""
@@ -83,12 +86,16 @@ class Updating(Base):
         assert found is not None
         evidence, proposal = found
         ok = self._store.consume(bad, frozenset(evidence)) if is_traced else None
-        moved, memory = self._updated(evidence, theta, ok)
+        at = self.plan.tau
+        measurement = self._watching.measurement(proposal, at, traced=is_traced)
+        moved, memory = self._updated(evidence, theta, ok, measurement)
         self._store.keep(memory)
         if not is_traced:
             self.plan.commit(proposal)
             self._store.updates += 1
             self._done()
+        if measurement:
+            self._watching.measured(measurement, proposal, at, traced=is_traced)
         return moved
 
     def _begin(self, named: Mapping[str, Any], count: int | None, *, traced: bool) -> Proposal:
@@ -120,7 +127,9 @@ class Updating(Base):
             )
         return captured
 
-    def _updated(self, evidence: Evidence, theta: Named, ok: mx.array | None) -> tuple[Named, Memory]:
+    def _updated(
+        self, evidence: Evidence, theta: Named, ok: mx.array | None, measurement: Measurement | None
+    ) -> tuple[Named, Memory]:
         """(parameters, memories) after the update that is ready, or before it where not `ok`; nothing is modified."""
         moved: Named = {}
         memory: Memory = {}
@@ -129,9 +138,14 @@ class Updating(Base):
             here = {name: theta[name] for name in names}
             kept = {name: self._store.tree["memory"][name] for name in names}
             given = {name: evidence[name] for name in names}
-            found = self._execute(planned, here, kept, given, self._store.scalars(names), ok)
+            scalars = self._store.scalars(names)
+            if measurement:
+                measurement.before(planned, here, kept, given, scalars)
+            found = self._execute(planned, here, kept, given, scalars, ok)
             for name, (x, s) in found.items():
                 moved[name], memory[name] = x, s
+            if measurement:
+                measurement.after(planned, {name: moved[name] for name in names}, memory)
         return moved, memory
 
     def _proposal(self, named: Mapping[str, Any], count: int | None) -> Proposal:

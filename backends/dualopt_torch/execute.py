@@ -4,7 +4,8 @@ exact    the core's recursion in the exact namespace, eagerly
 fast     elementwise rows on CUDA: one launch for all tensors of a group (`triton`), where Triton is installed.
          Elsewhere as arrays of one dimension (`elementwise`), from 2**20 elements of a group by one compiled kernel
          per rule (`kernels`), scalars in one persistent tensor, so neither schedules, varying Δτ nor new shapes
-         recompile it. Everything else eagerly in the fast namespace.
+         recompile it. Rows with a polar factor as stacks of matrices (`spectral`). Everything else eagerly in the
+         fast namespace.
 
 Half-precision parameters are widened to float32, and rounded once when they are stored.
 """
@@ -24,7 +25,9 @@ from dualopt.planned import PlannedGroup
 from .elementwise import Elementwise
 from .kernels import working
 from .namespace import EXACT, FAST
+from .products import true_float32
 from .route import Route, Tensors, Update
+from .spectral import Spectral
 from .triton import installed
 from .triton.multi_tensor import MultiTensor
 
@@ -66,6 +69,7 @@ class Executor:
         self._routes: tuple[Route, ...] = (
             *launched,
             Elementwise(tier, self.compiled, self.scalar_tensor),
+            *((Spectral(),) if tier == "fast" else ()),
             self._recursion,
         )
 
@@ -100,8 +104,9 @@ class Executor:
 
     def carry_out(self, updates: Sequence[Update]) -> None:
         """One update of several groups, in place."""
-        for update in updates:
-            self._routed(update)
+        with true_float32():
+            for update in updates:
+                self._routed(update)
 
     def _routed(self, update: Update) -> None:
         for route in self._routes:

@@ -34,9 +34,10 @@ from .execute import Executor, recorded
 from .microbatches import Microbatches
 from .parameters import Named, named_parameters
 from .remembering import LINED
+from .watching import Watching
 
 
-class Optimizer(Microbatches, Evaluating, Adopting):
+class Optimizer(Watching, Microbatches, Evaluating, Adopting):
     """Carries out a recipe on a torch module, or on a mapping of names to parameters.
 
     Groups are the recipe's, and hold strings and numbers only: the coordinates in the base unit of the
@@ -79,11 +80,8 @@ class Optimizer(Microbatches, Evaluating, Adopting):
         self.tier = tier
         self._layout = joined(model, self._named, self.plan, share)
         self._execute = Executor(tier, compiled) if self._layout is None else Divided(tier, compiled, self._layout)
-        cautions.too_fine(
-            self.plan.recipe.count,
-            self.plan.groups,
-            {n: str(p.dtype).removeprefix("torch.") for n, p in self._named.items()},
-        )
+        self.dtypes = {name: str(p.dtype).removeprefix("torch.") for name, p in self._named.items()}
+        cautions.too_fine(self.plan.recipe.count, self.plan.groups, self.dtypes)
         self._ready: Proposal | None = None
         self._captured = False
         self._aside = None
@@ -114,8 +112,9 @@ class Optimizer(Microbatches, Evaluating, Adopting):
         super().add_param_group(param_group)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but hooks, so that copies and pickles work; torch's own keeps state and groups only."""
-        return {key: x for key, x in self.__dict__.items() if not key.startswith("_optimizer_") and key not in LINED}
+        """Everything but hooks and the monitor, so that copies and pickles work; torch's own are of less."""
+        left_out = {"monitor", *LINED}
+        return {key: x for key, x in self.__dict__.items() if not key.startswith("_optimizer_") and key not in left_out}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         """The inverse: what is lined up is found again."""
@@ -165,10 +164,14 @@ class Optimizer(Microbatches, Evaluating, Adopting):
             return loss
         evidence, proposal = found
         names = tuple(evidence)
-        self._execute.carry_out([line.update(evidence, proposal.scalars) for line in self._lined(names)])
+        count = self.plan.tau - (proposal.dtau if self._ready else 0)  # before this update
+        measured = self._measurement(proposal, count, evidence)
+        self._carry_out([line.update(evidence, proposal.scalars) for line in self._lined(names)], measured)
         self.discard()
         self._finish(proposal, evidence)
         self._chosen = names
+        if measured and self.monitor is not None:
+            self.monitor.write(proposal, count, measured.sums())
         return loss
 
     def _everywhere(self, find: Callable[[], Found]) -> Found | None:
@@ -177,6 +180,8 @@ class Optimizer(Microbatches, Evaluating, Adopting):
 
     def _evidence(self, count: int | None, microbatches: object, samples: object) -> tuple[Evidence, Proposal] | None:
         """What this step has measured, and the proposal that it carries out; None: the update is skipped."""
+        if self.monitor is not None:
+            self._refuse_sharded("a monitor")
         if microbatches is None and samples is None and self._told is not None:
             if count not in (None, self._told):
                 raise CountError(f"accumulate() was told the update's count, {self._told}; call step() without count")

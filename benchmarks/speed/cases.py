@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+
+from dualopt.directions.polar import PRESETS, Way
 
 from .peers import PEERS, Peer, polar, products, stream
 from .rules import ROW
@@ -143,9 +145,14 @@ _ROWS = tuple(
     for row, floor in _STATES.items()
 )
 
-BFLOAT16_WAY = {"polar": "five", "polar_form": "gram", "polar_work": "bfloat16"}
-OURS_BFLOAT16 = PEERS["dualopt"].called("dualopt bfloat16", group=BFLOAT16_WAY)
-_MUON = ("dualopt", OURS_BFLOAT16, "torch Muon", "pytorch-optimizer", "emerging-optimizers", "optax")
+_MUON = (
+    "dualopt",
+    *(PEERS["dualopt"].called(f"dualopt {preset}", group={"polar": preset}) for preset in PRESETS),
+    "torch Muon",
+    "pytorch-optimizer",
+    "emerging-optimizers",
+    "optax",
+)
 _SPECTRAL = (
     _case("muon mats30", "muon", "mats30", (*_MUON, "heavyball", products(FASTEST)), "torch Muon", turns=SLOW),
     _case("muon mats768", "muon", "mats768", (*_MUON, products(FASTEST)), "torch Muon", turns=SLOW),
@@ -162,7 +169,11 @@ _SPECTRAL = (
 _FAMILY = "dualopt", "dualopt-optim"
 _WAYS = (
     polar("dualopt", "ours", *_FAMILY, set="quintic"),
-    polar("dualopt bfloat16", "ours", *_FAMILY, set="five", form="gram", work=BF16),
+    *(
+        polar(f"dualopt {preset}", "ours", *_FAMILY, set=stated["polar"], **asdict(Way.of(stated)))
+        for preset, stated in PRESETS.items()
+    ),
+    polar("dualopt five, bfloat16", "ours", *_FAMILY, set="five", form="gram", work=BF16),
     polar("dualopt quintic, bfloat16", "ours", *_FAMILY, set="quintic", form="gram", work=BF16),
     polar("dualopt polar_express", "ours", *_FAMILY, set="polar_express", form="gram"),
     polar("dualopt polar_express, 8 steps", "ours", *_FAMILY, set="polar_express", form="gram", steps=8),

@@ -34,8 +34,8 @@ from typing import Any
 
 import numpy as np
 
-from dualopt.directions.polar import BFLOAT16, EXACT, GRAM, PLAIN, SETS, Quintic, Way, newton_schulz
-from dualopt.directions.polar.iterations import GRAM_FROM, gram_newton_schulz, restarts, scaled
+from dualopt.directions.polar import BFLOAT16, BOUNDS, EXACT, PLAIN, SETS, Quintic, Way, form_of, newton_schulz
+from dualopt.directions.polar.iterations import gram_newton_schulz, restarts, scaled
 from dualopt.directions.polar.work import LEAST, Work, working
 from dualopt.exact import Overlay
 
@@ -54,17 +54,20 @@ def polar_bound(xp: Bounds, z: Bounded, method: str, way: Way = PLAIN) -> Bounde
     if method == EXACT:
         return polar_factor(xp, z)
     chosen = SETS[method] if way.steps is None else SETS[method].taking(way.steps)
-    start = scaled(xp, z, way.normalise or chosen.normalise) * (1 / chosen.safety)
     steps = tuple((xp.number(a), xp.number(b), xp.number(c)) for a, b, c in chosen.steps)
-    elongated = max(z.shape[-2:]) >= GRAM_FROM * min(z.shape[-2:])
-    by_gram = way.form == GRAM and elongated
+    by_gram = form_of(z, way) is gram_newton_schulz
     ends = (0, *restarts(len(steps)), len(steps)) if by_gram else tuple(range(len(steps) + 1))
     form = gram_newton_schulz if by_gram else newton_schulz
     parts = [steps[a:b] for a, b in pairwise(ends)]
     tier = Overlay(xp, "bounds", bfloat16_work=Kept)
-    narrow = way.work == BFLOAT16
-    start = working(tier, way.work).narrow(start)
-    return iterated(xp, z, start, parts, [partial(_carried, form, tier, part, way.work) for part in parts], narrow)
+    advances = [partial(_carried, form, tier, part, way.work) for part in parts]
+    at, narrow, normalise = working(tier, way.work), way.work == BFLOAT16, way.normalise or chosen.normalise
+    if normalise in BOUNDS:  # the bound is found in the first part, of what is kept of z
+        start = scaled(tier, at.level(z), normalise) * (1 / chosen.safety)
+        advances[0] = partial(_carried, form, tier, parts[0], way.work, bound=normalise, safety=chosen.safety)
+    else:
+        start = at.narrow(scaled(xp, z, normalise) * (1 / chosen.safety))
+    return iterated(xp, z, start, parts, advances, narrow, normalise in BOUNDS)
 
 
 class Kept(Work):
@@ -76,8 +79,10 @@ class Kept(Work):
         return Bounded(x.xp, x.x, x.s, e, unsure=x.unsure, norm=None if x.norm is None else (1 + HALF) * x.norm)
 
 
-def _carried(form: Callable[..., Bounded], xp: Any, steps: tuple[Quintic, ...], work: str, x: Bounded) -> Bounded:
-    return form(xp, x, steps, work)
+def _carried(
+    form: Callable[..., Bounded], xp: Any, steps: tuple[Quintic, ...], work: str, x: Bounded, **bound: Any
+) -> Bounded:
+    return form(xp, x, steps, work, **bound)
 
 
 def iterated(
@@ -87,10 +92,11 @@ def iterated(
     parts: Sequence[tuple[Quintic, ...]],
     advances: Sequence[Advance],
     narrow: bool = False,
+    bounded: bool = False,
 ) -> Bounded:
     """From `start`, made of z, by `advances`, each of which carries out the steps of one part at once.
 
-    `narrow`: they keep their results in bfloat16.
+    `narrow`: they keep their results in bfloat16. `bounded`: the first one scales its input.
     """
     x, rounding, iterates = start.x, [], [start.x]
     for advance in advances:
@@ -98,14 +104,19 @@ def iterated(
         x = moved.x
         rounding.append(off(moved))
         iterates.append(x)
-    norm = _deviation(parts, iterates, rounding, off(start), narrow)
+    norm = _deviation(parts, iterates, rounding, off(start), narrow, bounded)
     limit = frobenius(x) + MOST * np.sqrt(min(x.shape[-2:]))
     none = np.zeros((len(xp.arithmetics), *x.shape))
     return Bounded(xp, x, np.abs(x) + live(z), none, norm=np.where(norm <= limit, norm, np.inf))
 
 
 def _deviation(
-    parts: Sequence[tuple[Quintic, ...]], iterates: list[Array], rounding: list[Array], first: Array, narrow: bool
+    parts: Sequence[tuple[Quintic, ...]],
+    iterates: list[Array],
+    rounding: list[Array],
+    first: Array,
+    narrow: bool,
+    bounded: bool,
 ) -> Array:
     """‖D_end‖, (arithmetics, ..., 1, 1), from the iterates after each part, ‖r_i‖ at them and ‖D_0‖."""
     steps = [step for part in parts for step in part]
@@ -121,7 +132,7 @@ def _deviation(
     deviation, added = [first], [np.zeros_like(first)]
     for part, x, rounded in zip(parts, iterates, rounding, strict=False):
         before, length = deviation[-1], frobenius(x)
-        lost = len(part) ** 2 * share + (kept_share(part) if narrow else 0.0)
+        lost = len(part) ** 2 * share + (kept_share(part, bounded and part is parts[0]) if narrow else 0.0)
         for j, step in enumerate(part):
             i = len(deviation)
             new = _second_order(step, sigma[i - 1].max(axis=-1)[..., None, None], deviation[-1])
@@ -146,17 +157,18 @@ def _passed(sigma: list[Array], slopes: list[Array]) -> dict[tuple[int, int], Ar
     return dict(zip(pairs, derivative(start, end, np.stack(through)), strict=True))
 
 
-def kept_share(part: tuple[Quintic, ...]) -> float:
+def kept_share(part: tuple[Quintic, ...], bounded: bool = False) -> float:
     """The share of the magnitudes that the steps of one part lose where they keep results in bfloat16.
 
-    What is kept is a sum of terms with factors 1 + δ, |δ| <= 2^-8; n is the largest number of them in a term.
+    What is kept is a sum of terms with factors 1 + δ, |δ| <= 2^-8; n is the largest number of them in a term. A part
+    that finds the bound on the way (`bounded`) also keeps R and Q after they have been scaled.
     """
-    r = z = q = 1
+    r, z, q = 1 + bounded, 1, 1
     for j in range(len(part)):
         r = r if j == 0 else 2 * z + r + 4  # R Z, a R + R Z, and the same with Z again
         z = 2 * r + 2
         q = z + 1 if j == 0 else q + z + 2
-    n = q + 1
+    n = q + 1 + bounded
     return n * HALF / (1 - n * HALF) if n * HALF < 1 else math.inf
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from dualopt import ENTRIES
 from dualopt.directions.norm_balls import MUON_SCALES, NORMS
 from dualopt.directions.normuon import RMS, ROW_SCALES
-from dualopt.directions.polar import QUINTIC, SETS
+from dualopt.directions.polar import FIVE, PRESETS, QUINTIC, SETS
 from dualopt.directions.symmetry import AFTER
 from dualopt.estimators import ESTIMATORS, FOUR, STD
 from dualopt.motion import AVERAGED, HYPERBALL, MULTIPLICATIVE, ROTATIONAL, SPHERE, TRANSPORTED
@@ -120,6 +120,10 @@ def _polar(base: Base) -> Named:
             yield f"muon.{name}", {**muon, "polar": name}
     yield "muon.gram", {**muon, "polar_form": "gram"}
     yield "muon.moment", {**muon, "polar_scaling": "moment"}
+    yield "muon.eighth_moment", {**muon, "polar": FIVE.name, "polar_scaling": "eighth_moment", "polar_form": "gram"}
+    for preset in PRESETS:
+        yield f"muon.{preset}", {**muon, "polar": preset}
+        yield f"muon.two_{preset}", {**muon, **PRESETS[preset], "iterations": 2}  # before the restart
     yield "muon.bfloat16", {**muon, "polar_work": "bfloat16"}
     yield "muon.two_bfloat16", {**muon, "polar_work": "bfloat16", "iterations": 2}  # few enough for a bound
     yield "muon.gram_bfloat16", {**muon, "polar_work": "bfloat16", "polar_form": "gram"}

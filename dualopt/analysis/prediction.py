@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,22 +19,21 @@ from ..counts import increment
 from ..explain import Line, lines, schedules
 from ..motion.additive import Additive
 from ..motion.held import Held
-from ..motion.settled import Settled
 from ..motion.targeted import Targeted
 from ..plan import Plan
 from ..planned import PlannedGroup
 from ..recipe import Recipe
 from ..recursion import Shape
 from . import stability, weights
-from .course import Course, course, updates_until
+from .course import Course, updates_until
 from .doubts import doubts_about
-from .motions import Life, Path, evaluated, life_of, path_of, remembered
+from .following import followed, run_end
+from .motions import Life, Path, evaluated, remembered
 from .recurrence import Floats
 from .sizes import linear_in_gradient
 
 EARLY = 0.25  # the part of a run that counts as early
 CURVE = 301  # points of a curve
-UNSCHEDULED = 10_000  # updates of a run that nothing says the length of
 
 
 @dataclass(frozen=True)
@@ -157,9 +156,24 @@ def predict(
         plan = Plan(recipe, shapes)
         if dtypes:
             cautions.too_fine(plan.recipe.count, plan.groups, dict.fromkeys(shapes, "float32") | dict(dtypes))
-    end, assumed = (increment(count), False) if count is not None else _end(plan)
+    told = tuple(dict.fromkeys(str(one.message) for one in caught))
+    found = predicted(plan, starts=starts, count=count, curvature=curvature, slope=slope)
+    return replace(found, warnings=told + found.warnings)
+
+
+def predicted(
+    plan: Plan,
+    *,
+    starts: Mapping[str, float] | None = None,
+    count: int | None = None,
+    curvature: float | None = None,
+    slope: float | None = None,
+) -> Prediction:
+    """The same for a recipe that is bound to its parameters; `plan` is left as it is."""
+    recipe = plan.recipe
+    end, assumed = (increment(count), False) if count is not None else run_end(plan)
     updates = updates_until(plan, end)
-    rows = list(lines(plan, shapes, {}))
+    rows = list(lines(plan, plan.shapes, {}))
     groups = tuple(
         _outlook(
             planned, plan, i, updates, [row for row in rows if row.group == planned.group.name], starts or {}, slope
@@ -167,26 +181,8 @@ def predict(
         for i, planned in enumerate(plan.groups)
     )
     base, usual = recipe.count.base, recipe.count.per_update
-    told = tuple(dict.fromkeys(str(one.message) for one in caught)) + tuple(
-        doubts_about(groups, base, updates * usual, curvature)
-    )
-    return Prediction(base, usual, updates, updates * usual, assumed, schedules(plan.recipe), groups, told)
-
-
-def _end(plan: Plan) -> tuple[int, bool]:
-    """(where the run ends, whether that is a guess)."""
-    recipe, usual = plan.recipe, plan.recipe.count.per_update
-    unit = recipe.count.to_base(1.0)
-    ends = [s.total * unit for s in (recipe.schedule, recipe.shrink_schedule) if s is not None and s.total]
-    if ends:
-        return max(1, round(max(ends))), False
-    lives = [g.shrink_half_life for g in plan.groups if math.isfinite(g.shrink_half_life)]
-    return round(5 * max(lives)) if lives else UNSCHEDULED * usual, True
-
-
-def assumed_start(shape: Shape) -> float:
-    """The RMS of entries uniform in ±1/√inputs, 1 for vectors."""
-    return 1.0 if len(shape) < 2 else 1 / math.sqrt(3 * max(1, math.prod(shape[1:])))
+    told = tuple(doubts_about(groups, base, updates * usual, curvature))
+    return Prediction(base, usual, updates, updates * usual, assumed, schedules(recipe), groups, told)
 
 
 def _outlook(
@@ -198,22 +194,12 @@ def _outlook(
     starts: Mapping[str, float],
     slope: float | None,
 ) -> Outlook:
-    shared: tuple[Course, Life] | None = None
-    paths: dict[tuple[Shape, float], tuple[Course, Life, Path]] = {}
-    found: list[tuple[int, Seen, Course, Life, Path]] = []
-    for row in rows:
-        shape = planned.views[row.names[0]].logical
-        if shared is None or isinstance(planned.row.motion, Settled):  # only there η depends on the shape
-            run = course(plan, i, shape, updates)
-            shared = run, life_of(planned, run)
-        known = [starts[name] for name in row.names if name in starts]
-        start = math.sqrt(sum(x * x for x in known) / len(known)) if known else assumed_start(row.shape)
-        if (shape, start) not in paths:
-            paths[shape, start] = (*shared, path_of(planned, shared[1], shared[0], shape, start, slope))
-        run, life, path = paths[shape, start]
-        entries = len(row.names) * math.prod(row.shape)
-        found.append((entries, _seen(row, path, start, not known, life), run, life, path))
-    _, _, run, life, path = max(found, key=lambda one: one[0])
+    found = [
+        (len(one.row.names) * math.prod(one.row.shape), _seen(one.row, one.path, one.start, one.assumed, one.life), one)
+        for one in followed(planned, plan, i, updates, rows, starts, slope)
+    ]
+    largest = max(found, key=lambda one: one[0])[-1]
+    run, life, path = largest.run, largest.life, largest.path
     added, left = remembered(life, path)
     share = added / (float(np.sum(added)) or 1.0)
     peak = int(np.argmax(life.eta if life.angle is None else life.angle))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..coordinates import COORDINATES, Value, hint
-from ..directions.polar import EXACT
+from ..directions.polar import EXACT, PRESETS
 from ..errors import RecipeError, nearest
 from ..memory import Memories
 from ..recursion import Row
@@ -84,7 +84,8 @@ def complete(
 ) -> dict[str, Value]:
     """All coordinates of a row in the base unit: stated half-lives times `unit`, default ones times `per_update`.
 
-    `exact_polar` is the float64 rule: a polar method that is not stated is the exact polar factor.
+    `exact_polar` is the float64 rule: a polar method that is not stated is the exact polar factor. A preset of `polar`
+    is replaced by the coordinates that it stands for.
     """
     full: dict[str, Value] = {}
     found = entry(name)
@@ -95,7 +96,15 @@ def complete(
         if key == "polar" and key not in stated and exact_polar:
             value = EXACT
         full[key] = float(value) * factor if COORDINATES[key].kind == "half-life" else value
-    return full
+    return _expanded(full, stated)
+
+
+def _expanded(full: dict[str, Value], stated: Options) -> dict[str, Value]:
+    """The coordinates with a preset of `polar` replaced by what it stands for, except what is stated."""
+    if full.get("polar") not in PRESETS or not str(full.get("norm", "spectral")).startswith("spectral"):
+        return full
+    preset = PRESETS[str(full["polar"])]
+    return full | {key: value for key, value in preset.items() if key == "polar" or key not in stated}
 
 
 def row(name: str, options: Options) -> Row:

@@ -7,12 +7,12 @@ from typing import Any
 from ..directions import Descent
 from ..directions.elementwise import Rms
 from ..directions.normuon import PolarRows, RowScaled
-from ..directions.polar import QUINTIC
+from ..directions.polar import QUINTIC, Way
 from ..memory import Current, Memories
 from ..motion import AVERAGED
 from ..signal import Gradient
 from .entry import Entry, Options, Parts, retained
-from .spectral import POLAR_WAY, matrices, way
+from .spectral import POLAR_WAY, matrices
 
 NORMUON: dict[str, Any] = {
     "step": 0.01,
@@ -27,7 +27,7 @@ NORMUON: dict[str, Any] = {
 
 
 def _normuon(o: Options) -> Parts:
-    return Gradient(), PolarRows(o["polar"], way=way(o)), RowScaled(o["scale"])
+    return Gradient(), PolarRows(o["polar"], way=Way.of(o)), RowScaled(o["scale"])
 
 
 def _sf_adamw(o: Options) -> Parts:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..coordinates import COORDINATES
-from ..directions.polar import BFLOAT16, EXACT, FORMS, NORMALISES
+from ..directions.polar import BFLOAT16, EXACT, FAST, FORMS, NORMALISES, PRESETS
 from ..directions.symmetry import AFTER, POWERS
 from ..motion import ROTATIONAL
 from ..noise import Noise, noise_of
@@ -63,8 +63,16 @@ def _without_second(key: str) -> Rule:
     )
 
 
-def _iterated(key: str, example: object) -> tuple[Rule, Rule]:
+def _iterated(key: str, example: object) -> tuple[Rule, Rule, Rule]:
     return (
+        Rule(
+            over=(key, "polar"),
+            what=f"{key} with polar = {' or '.join(map(repr, PRESETS))}",
+            why="a preset says how its set is iterated",
+            example={key: example, "polar": FAST},
+            broken=lambda met: key in met.stated and met.stated.get("polar") in PRESETS,
+            says="polar = {polar!r} states " + f"{key!r}, too; drop it, or name a set of coefficients instead",
+        ),
         Rule(
             over=(key, "polar"),
             what=f"{key} with polar = {EXACT!r}",

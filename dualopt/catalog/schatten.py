@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ..directions import Descent
-from ..directions.polar import POLAR_EXPRESS
+from ..directions.polar import POLAR_EXPRESS, Way
 from ..directions.schatten import Freon, Kaon, MiMuon, Regularized
 from ..memory import Memories, Readout
 from ..signal import Gradient
 from .entry import Entry, Options, Parts, retained
-from .spectral import POLAR_WAY, matrices, way
+from .spectral import POLAR_WAY, matrices
 
 COMMON: dict[str, Any] = {"step": 0.02, "memory_half_life": retained(0.95), "readout": 1.0}
 
@@ -21,7 +21,7 @@ def along(geometry: Regularized | MiMuon | Freon | Kaon) -> Parts:
 
 
 def _regularized(o: Options) -> Parts:
-    return along(Regularized(o["polar"], way(o), bool(o["relative"])))
+    return along(Regularized(o["polar"], Way.of(o), bool(o["relative"])))
 
 
 def _mimuon(o: Options) -> Parts:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..directions import Descent
 from ..directions.norm_balls import MUON_SCALES, SpectralBall, ball
-from ..directions.polar import FLOAT32, POLAR_EXPRESS, QUINTIC, STANDARD, Way
+from ..directions.polar import POLAR_EXPRESS, QUINTIC, Way
 from ..memory import Memories, Readout
 from ..signal import Gradient, penalised
 from .entry import Entry, Options, Parts, retained
@@ -44,28 +44,17 @@ def matrices(o: Options) -> int:
     return 2
 
 
-def way(o: Options) -> Way:
-    """How the options iterate a coefficient set."""
-    steps = o.get("iterations")
-    return Way(
-        o.get("polar_form", STANDARD),
-        o.get("polar_scaling"),
-        None if steps is None else int(steps),
-        o.get("polar_work", FLOAT32),
-    )
-
-
 def _muon(o: Options) -> Parts:
     return (
         penalised(o),
         Memories(),
-        Descent(Readout(), SpectralBall(MUON_SCALES[o["scale"]], o["polar"], "scale", way(o))),
+        Descent(Readout(), SpectralBall(MUON_SCALES[o["scale"]], o["polar"], "scale", Way.of(o))),
     )
 
 
 def norm_ball(o: Options) -> Parts:
     """Steepest descent of the readout in the norm that the options name."""
-    return Gradient(), Memories(), Descent(Readout(), ball(o["norm"], o["polar"], way(o)))
+    return Gradient(), Memories(), Descent(Readout(), ball(o["norm"], o["polar"], Way.of(o)))
 
 
 def _ball_ndim(o: Options) -> int:

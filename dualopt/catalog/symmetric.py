@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ..directions import Descent
-from ..directions.polar import POLAR_EXPRESS
+from ..directions.polar import POLAR_EXPRESS, Way
 from ..directions.symmetry import BEFORE, Lines, Spectral
 from ..memory import Memories, Readout
 from ..signal import Gradient
 from .entry import Entry, Options, Parts, retained
-from .spectral import POLAR_WAY, matrices, way
+from .spectral import POLAR_WAY, matrices
 
 SOURCE = "arXiv 2605.18106"
 LINES: dict[str, Any] = {"step": 1e-3, "memory_half_life": retained(0.95), "readout": 1.0, "eps": 1e-8}
@@ -28,7 +28,7 @@ def _along(geometry: Lines | Spectral) -> Parts:
 
 
 def _spectral(o: Options) -> Parts:
-    return _along(Spectral(o["polar"], o["nuclear_power"], bool(o["centred"]), o.get("order"), way(o)))
+    return _along(Spectral(o["polar"], o["nuclear_power"], bool(o["centred"]), o.get("order"), Way.of(o)))
 
 
 def _rows(o: Options) -> Parts:

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import DualoptError, MissingFrameworkError
-from . import bench, conversion, demo, inspection, listing, missing, prediction, replaying, training
+from . import bench, conversion, demo, inspection, listing, missing, prediction, replaying, training, watching
 from .output import complain
 
 BAD_INPUT, MISSING = 2, 3  # exit statuses; 1 is a comparison that failed, 130 an interrupted run
@@ -45,6 +45,7 @@ app.command("demo")(demo.demo)
 app.command("train")(training.train)
 app.command("explain")(inspection.explain)
 app.command("predict")(prediction.command)
+app.command("watch")(watching.command)
 app.command("convert")(conversion.convert)
 app.command("replay")(replaying.replay)
 app.command("list")(listing.catalogue)

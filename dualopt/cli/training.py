@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import RecipeError
 from ..workload.model import GPTConfig
 from ..workload.plot import loss_plot
 from ..workload.text import unigram_entropy
@@ -55,10 +56,27 @@ def train(
     width: Width = _MODEL.width,
     heads: Heads = _MODEL.heads,
     context: Context = _MODEL.context,
+    monitor: Annotated[
+        bool, typer.Option("--monitor", help="Measure sizes, angles and alignments for `dualopt watch`.")
+    ] = False,
+    every: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Measure every so many updates. Default: for less than 1 % of the time.", show_default=False
+        ),
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write what --monitor measures for TensorBoard too.")
+    ] = False,
     plot: Annotated[bool, typer.Option(help="Draw loss.png.")] = True,
     as_json: Json = False,
 ) -> None:
     """Train a GPT on bytes of text by a recipe. Ctrl-C saves; --resume continues with the same bits."""
+    if every is not None and not monitor:
+        raise RecipeError("--every says how often --monitor measures: give both")
+    if tensorboard and not monitor:
+        raise RecipeError("--tensorboard writes what --monitor measures: give both")
+    watch = work.Watch(every, tensorboard) if monitor else None
     frameworks = work.chosen(framework)
     config = GPTConfig(layers=layers, width=width, heads=heads, context=context)
     job = work.prepare(
@@ -69,7 +87,8 @@ def train(
     done: list[work.Trained] = []
     for name in frameworks:
         with progress(name, job.settings.updates, quiet=as_json) as tick:
-            done.append(work.carry_out(job, name, out / name, resume=resume, show=losses(tick), digests=digests))
+            show = losses(tick)
+            done.append(work.carry_out(job, name, out / name, resume=resume, show=show, digests=digests, watch=watch))
         if done[-1].outcome.interrupted:
             break
     if plot:

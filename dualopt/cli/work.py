@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import shutil
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,6 +17,9 @@ from ..errors import MissingFrameworkError, RecipeError
 from ..frameworks import backend_module
 from ..namespace import installed
 from ..recipe import Recipe
+from ..watch import Monitor
+from ..watch.board import INSTALL, board
+from ..watch.stream import NAME as MONITORED
 from ..workload import train as loop
 from ..workload.model import GPTConfig
 from ..workload.run import Run, manifest
@@ -121,6 +125,26 @@ def chosen(framework: str) -> tuple[str, ...]:
     return (framework,)
 
 
+@dataclass(frozen=True)
+class Watch:
+    """What a monitor does: see `dualopt.Monitor`; `tensorboard`: it writes for that too, where it is installed."""
+
+    every: int | None = None
+    tensorboard: bool = False
+
+
+def _watched(watch: Watch, optimizer: Any, work: Work, run: Run, *, resume: bool) -> None:
+    file, events = run.path / MONITORED, run.path / "tensorboard"
+    if not resume:
+        file.unlink(missing_ok=True)
+        shutil.rmtree(events, ignore_errors=True)
+    writer = board(events) if watch.tensorboard else None
+    if watch.tensorboard and writer is None:
+        warn(f"TensorBoard is not installed, so nothing is written for it: {INSTALL}. {file.name} has all numbers")
+    end = work.settings.updates * work.increment
+    Monitor(optimizer, file, every=watch.every, end=end, per_update=work.increment, writer=writer)
+
+
 def carry_out(
     work: Work,
     framework: str,
@@ -130,8 +154,9 @@ def carry_out(
     show: loop.Progress,
     digests: bool = True,
     tell: Callable[[str], None] = warn,
+    watch: Watch | None = None,
 ) -> Trained:
-    """Train on one framework in the run directory `path`; with `digests` the log has one of every update.
+    """Train on one framework in the run directory `path`, watched or not; with `digests` the log has those of updates.
 
     ``tell``: as of `loop.train`.
 
@@ -155,6 +180,8 @@ def carry_out(
         framework=trainer.describe(),
     )
     run = Run.resume(path, told) if resume else Run.create(path, told)
+    if watch is not None:
+        _watched(watch, trainer.optimizer, work, run, resume=resume)
     recorder = snapshot_digest if digests else None
     done = loop.train(trainer, work.text, work.settings, run, progress=show, digest=recorder, tell=tell)
     return Trained(framework, run, done)

@@ -80,7 +80,11 @@ class Ball(Stage):
         return 1.0 if 0 in shape else SCALES[self.scaling](shape)
 
     def __call__(self, xp: Namespace, z: Array, s: Arrays, k: Scalars) -> Array:
-        return -(k["scale"] * self.atom(xp, z))
+        return self.along(self.atom(xp, z), k)
+
+    def along(self, atom: Array, k: Scalars) -> Array:
+        """u of an atom."""
+        return -(k["scale"] * atom)
 
     def atom(self, xp: Namespace, z: Array) -> Array:
         """The unscaled direction of ascent, of gauge 1 (0 where z is 0)."""

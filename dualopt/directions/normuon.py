@@ -71,12 +71,19 @@ class PolarRows(Stage):
     def __call__(self, xp: Namespace, state: Arrays, g: Arrays, k: Scalars) -> Arrays:
         s = self.first(xp, state, g, k)
         for channel, x in g.items():
-            z = self.read(xp, in_channel(s, ("m",), channel), x, k)
-            o = self.factor(xp, z)
-            mean = xp.sum(o * o, axis=-1, keepdims=True) * (1 / o.shape[-1])
-            v = key("v", channel)
-            s |= {v: blend(state[v], mean, k["c_rows"]), key("o", channel): o}
+            o = self.factor(xp, self.readout(xp, s, channel, x, k))
+            s |= self.rows(xp, state, channel, o, k)
         return s
+
+    def readout(self, xp: Namespace, s: Arrays, channel: str, g: Array, k: Scalars) -> Array:
+        """z of one channel, from s+."""
+        return self.read(xp, in_channel(s, ("m",), channel), g, k)
+
+    def rows(self, xp: Namespace, state: Arrays, channel: str, o: Array, k: Scalars) -> Arrays:
+        """v+ and O of one channel."""
+        v = key("v", channel)
+        mean = xp.sum(o * o, axis=-1, keepdims=True) * (1 / o.shape[-1])
+        return {v: blend(state[v], mean, k["c_rows"]), key("o", channel): o}
 
     def factor(self, xp: Namespace, z: Array) -> Array:
         """O."""

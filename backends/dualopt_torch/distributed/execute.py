@@ -24,6 +24,7 @@ from dualopt.views import view
 from ..execute import Executor
 from ..kernels import working
 from ..namespace import EXACT, FAST
+from ..products import true_float32
 from ..route import Tensors, Update
 from .dtensors import local, locals_of
 from .layouts import Layout
@@ -86,6 +87,10 @@ class Divided(Executor):
 
     def carry_out(self, updates: Sequence[Update]) -> None:
         """One update of these groups, in place; all processes call this with the same groups and parameters."""
+        with true_float32():
+            self._carry_out(updates)
+
+    def _carry_out(self, updates: Sequence[Update]) -> None:
         here = [self._held(update) for update in updates] if self.layout.sharded else list(updates)
         cut = [update for update in here if _cut(update.planned)]
         others = [update for update in here if not _cut(update.planned)]

@@ -62,11 +62,12 @@ def kernel(interpreted: bool = False) -> Any:
     return module_of(SOURCE, interpreted)["symmetric"]
 
 
-def gram(x: torch.Tensor, interpreted: bool = False) -> torch.Tensor:
-    """x xᵀ for x (..., n, k) of any strides; (..., n, n) of its type."""
+def gram(x: torch.Tensor, out: torch.Tensor | None = None, interpreted: bool = False) -> torch.Tensor:
+    """x xᵀ for x (..., n, k) of any strides; (..., n, n) of its type, in C order, in `out` if given."""
     *batch, n, k = x.shape
     flat = x.reshape(math.prod(batch), n, k)
-    y = torch.empty((flat.shape[0], n, n), dtype=x.dtype, device=x.device)
+    y = torch.empty((*batch, n, n), dtype=x.dtype, device=x.device) if out is None else out
+    y = y.view(flat.shape[0], n, n)
     tiles = -(-n // TILE)
     if y.numel():
         grid = tiles * (tiles + 1) // 2, flat.shape[0]
@@ -80,16 +81,19 @@ def is_gram(u: torch.Tensor, v: torch.Tensor) -> bool:
     return u.data_ptr() == v.data_ptr() and u.mT.shape == v.shape and u.mT.stride() == v.stride()
 
 
-def product(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """u v of bfloat16 matrices, by the kernel where v = uᵀ, on a CUDA device on which that is faster."""
+def product(u: torch.Tensor, v: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """u v of bfloat16 matrices, by the kernel where v = uᵀ, on a CUDA device on which that is faster.
+
+    It is written into `out`, in C order, if given.
+    """
 
     def whole() -> torch.Tensor:
-        return torch.matmul(u, v)
+        return torch.matmul(u, v, out=out)
 
     if u.is_cuda and installed() and is_gram(u, v):
         key = u.device, u.dtype, u.shape, u.stride()
-        if faster(key, lambda: gram(u), whole):
-            return gram(u)
+        if faster(key, lambda: gram(u, out), whole):
+            return gram(u, out)
     return whole()
 
 

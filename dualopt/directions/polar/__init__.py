@@ -9,29 +9,51 @@ error; forms of the iteration and scalings of its input in `iterations`; the typ
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ...factorise import svd
 from ...recursion import Array, Namespace
 from ...scaling import unit
-from .iterations import GRAM_FROM, gram_newton_schulz, newton_schulz, scaled
-from .sets import AOL_SET, CANS, EXACT, FIVE, FROBENIUS, MOMENT, POLAR_EXPRESS, QUINTIC, SETS, Coefficients, Quintic
+from .iterations import FORMS, GRAM, GRAM_FROM, STANDARD, gram_newton_schulz, newton_schulz, scaled
+from .presets import ACCURATE, FAST, PRESETS
+from .sets import (
+    AOL_SET,
+    BOUNDS,
+    CANS,
+    EIGHTH,
+    EXACT,
+    EXPRESS_4,
+    FIVE,
+    FROBENIUS,
+    POLAR_EXPRESS,
+    QUINTIC,
+    SETS,
+    Coefficients,
+    Quintic,
+)
 from .work import BFLOAT16, FLOAT32, WORKS, working
 
-FORMS = STANDARD, GRAM = "standard", "gram"
-NORMALISES = (FROBENIUS, MOMENT)
+NORMALISES = (FROBENIUS, *BOUNDS)
 
 __all__ = [
+    "ACCURATE",
     "AOL_SET",
     "BFLOAT16",
+    "BOUNDS",
     "CANS",
+    "EIGHTH",
     "EXACT",
+    "EXPRESS_4",
+    "FAST",
     "FIVE",
     "FLOAT32",
     "FORMS",
     "NORMALISES",
     "PLAIN",
     "POLAR_EXPRESS",
+    "PRESETS",
     "QUINTIC",
     "SETS",
     "STANDARD",
@@ -39,6 +61,7 @@ __all__ = [
     "Coefficients",
     "Quintic",
     "Way",
+    "form_of",
     "gram_newton_schulz",
     "kept",
     "newton_schulz",
@@ -62,6 +85,17 @@ class Way:
     normalise: str | None = None
     steps: int | None = None
     work: str = FLOAT32
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Way:
+        """The one that the coordinates of a recipe, or a preset, state."""
+        steps = options.get("iterations")
+        return cls(
+            options.get("polar_form", STANDARD),
+            options.get("polar_scaling"),
+            None if steps is None else int(steps),
+            options.get("polar_work", FLOAT32),
+        )
 
 
 PLAIN = Way()
@@ -90,13 +124,20 @@ def polar(xp: Namespace, z: Array, method: str, way: Way = PLAIN) -> Array:
     if method == EXACT:
         return factorised(xp, z)
     chosen = SETS[method] if way.steps is None else SETS[method].taking(way.steps)
-    x = scaled(xp, z, way.normalise or chosen.normalise) * (1 / chosen.safety)
-    return iterated(xp, x, chosen, way)
+    normalise = way.normalise or chosen.normalise
+    if normalise not in BOUNDS:
+        return iterated(xp, scaled(xp, z, normalise) * (1 / chosen.safety), chosen, way)
+    at = working(xp, way.work)
+    return at.leave(form_of(z, way)(xp, at.level(z), chosen.steps, way.work, normalise, chosen.safety))
 
 
 def iterated(xp: Namespace, x: Array, chosen: Coefficients, way: Way) -> Array:
     """x (..., m, n), scaled for the set, after its steps."""
-    elongated = max(x.shape[-2:]) >= GRAM_FROM * min(x.shape[-2:])
-    iterate = gram_newton_schulz if way.form == GRAM and elongated else newton_schulz
     at = working(xp, way.work)
-    return at.widen(iterate(xp, at.narrow(x), chosen.steps, way.work))
+    return at.leave(form_of(x, way)(xp, at.narrow(x), chosen.steps, way.work))
+
+
+def form_of(x: Array, way: Way) -> Callable[..., Array]:
+    """The form in which x (..., m, n) is iterated."""
+    elongated = max(x.shape[-2:]) >= GRAM_FROM * min(x.shape[-2:])
+    return gram_newton_schulz if way.form == GRAM and elongated else newton_schulz

@@ -13,9 +13,14 @@ Source: Dao-AILab, Gram Newton–Schulz (2025).
 
 *Scales*: all singular values must start in [0, 1].
 
-    frobenius    X/‖X‖_F
-    moment       X/‖X‖_F over ‖XXᵀ‖_F^½ = (Σσ⁴)^¼, which bounds σ₁ more closely    (one product)
-    aol          S X with S = diag(Σ_j |XXᵀ|_ij)^−½, the polar factor of S X and not of X    (one product)
+    frobenius       X/‖X‖_F
+    moment          X/s, s = ‖XXᵀ‖_F^½ = (Σσ⁴)^¼, which bounds σ₁ more closely
+    eighth_moment   X/s, s = ‖(XXᵀ)²‖_F^¼ = (Σσ⁸)^⅛, still more closely
+    aol             S X with S = diag(Σ_j |XXᵀ|_ij)^−½, the polar factor of S X and not of X    (one product)
+
+*Bounds are free*: the first step needs XXᵀ, and R² if it is not the last of its kind, so s is found on the way. With
+d = 1/s and R = d² XXᵀ (and R² = d⁴ (XXᵀ)² for the eighth moment) the first step is X ← d (a I + Z) X in both forms, and
+X itself is never scaled, but for the power of two that keeps squares in range.
 
 The type that an iteration works in is in `work`; scales are made in float32. Zero matrices, and zero rows, stay 0.
 """
@@ -23,10 +28,11 @@ The type that an iteration works in is in `work`; scales are made in float32. Ze
 from __future__ import annotations
 
 from ...recursion import Array, Namespace
-from ...scaling import unit
-from .sets import AOL, MOMENT, Quintic
-from .work import FLOAT32, working
+from ...scaling import levelled, unit
+from .sets import AOL, BOUNDS, MOMENT, Quintic
+from .work import FLOAT32, Work, working
 
+FORMS = STANDARD, GRAM = "standard", "gram"
 GRAM_FROM = 1.5  # aspect ratio: below, the standard form takes fewer operations
 
 
@@ -41,9 +47,43 @@ def gram(xp: Namespace, x: Array, work: str = FLOAT32) -> Array:
     return at.product(xt, x) if tall(x) else at.product(x, xt)
 
 
-def newton_schulz(xp: Namespace, x: Array, steps: tuple[Quintic, ...], work: str = FLOAT32) -> Array:
-    """The standard form on x (..., m, n) with ‖x‖_op <= 1, kept as `work` keeps it."""
+def onto(at: Work, q: Array, x: Array) -> Array:
+    """q x, or x q of a tall x."""
+    return at.product(x, q) if tall(x) else at.product(q, x)
+
+
+def bounded(xp: Namespace, x: Array, step: Quintic, bound: str, safety: float, work: str) -> tuple[Array, Array, Array]:
+    """The first step on x (..., m, n) of any size: d (a I + Z), R and Z, with R = d² X Xᵀ and 1/d = s · safety."""
+    at, (a, b, c) = working(xp, work), step
+    r = gram(xp, x, work)
+    if bound == MOMENT:
+        d2 = over(xp, safety**2 * squared(xp, at.widen(r), bound))
+        r = at.times(d2, r)
+        z = at.sum(b, r, r, r, c)
+    else:
+        rr = at.product(r, r)
+        d2 = over(xp, safety**2 * squared(xp, at.widen(rr), bound))
+        r, rr = at.times(d2, r), at.times(d2 * d2, rr)
+        z = at.mixed(b, r, c, rr)
+    return at.shifted(a, z, xp.sqrt(d2)), r, z
+
+
+def newton_schulz(
+    xp: Namespace,
+    x: Array,
+    steps: tuple[Quintic, ...],
+    work: str = FLOAT32,
+    bound: str | None = None,
+    safety: float = 1.0,
+) -> Array:
+    """The standard form on x (..., m, n), kept as `work` keeps it.
+
+    ‖x‖_op <= 1; with a `bound`, one of `BOUNDS`, x is of any size and the iteration is that of x/(s · safety).
+    """
     at = working(xp, work)
+    if bound is not None:
+        q, _, _ = bounded(xp, x, steps[0], bound, safety, work)
+        x, steps = onto(at, q, x), steps[1:]
     for a, b, c in steps:
         r = gram(xp, x, work)
         p = at.sum(b, r, r, r, c)
@@ -56,37 +96,54 @@ def restarts(steps: int) -> tuple[int, ...]:
     return tuple(range(2, steps - 1, 2))
 
 
-def gram_newton_schulz(xp: Namespace, x: Array, steps: tuple[Quintic, ...], work: str = FLOAT32) -> Array:
-    """The Gram form on x (..., m, n) with ‖x‖_op <= 1, kept as `work` keeps it."""
+def gram_newton_schulz(
+    xp: Namespace,
+    x: Array,
+    steps: tuple[Quintic, ...],
+    work: str = FLOAT32,
+    bound: str | None = None,
+    safety: float = 1.0,
+) -> Array:
+    """The Gram form of the same."""
     at, right, starts = working(xp, work), tall(x), (0, *restarts(len(steps)))
     for start, end in zip(starts, (*starts[1:], len(steps)), strict=True):
         (a, b, c), *further = steps[start:end]
-        r = gram(xp, x, work)
-        z = at.sum(b, r, r, r, c)
-        q = at.shifted(a, z)
+        if bound is not None and start == 0:
+            q, r, z = bounded(xp, x, steps[0], bound, safety, work)
+        else:
+            r = gram(xp, x, work)
+            z = at.sum(b, r, r, r, c)
+            q = at.shifted(a, z)
         for step in further:
             rz = at.sum(a, r, r, z)
             r = at.sum(a, rz, z, rz)
             a, b, c = step
             z = at.sum(b, r, r, r, c)
             q = at.sum(a, q, q, z) if right else at.sum(a, q, z, q)
-        x = at.product(x, q) if right else at.product(q, x)
+        x = onto(at, q, x)
     return x
 
 
 def scaled(xp: Namespace, z: Array, normalise: str) -> Array:
     """z (..., m, n) with all singular values in [0, 1]."""
-    x = unit(xp, z, (-2, -1))
-    if normalise == MOMENT:
+    if normalise in BOUNDS:
+        x = levelled(xp, z)
         r = gram(xp, x)
-        fourth = xp.sqrt(xp.sum(r * r, axis=(-2, -1), keepdims=True))  # of a number in [1/k, 1]
-        return x * _over(xp, xp.sqrt(fourth))
+        return x * over(xp, xp.sqrt(squared(xp, r if normalise == MOMENT else xp.matmul(r, r), normalise)))
+    x = unit(xp, z, (-2, -1))
     if normalise == AOL:
         lines = xp.sqrt(xp.sum(xp.abs(gram(xp, x)), axis=-2 if tall(x) else -1, keepdims=True))
-        return x * _over(xp, lines)
+        return x * over(xp, lines)
     return x
 
 
-def _over(xp: Namespace, d: Array) -> Array:
+def squared(xp: Namespace, r: Array, bound: str) -> Array:
+    """s² (..., 1, 1) from XXᵀ, or from its square for the eighth moment."""
+    length = xp.sqrt(xp.sum(r * r, axis=(-2, -1), keepdims=True))
+    return length if bound == MOMENT else xp.sqrt(length)
+
+
+def over(xp: Namespace, d: Array) -> Array:
+    """1/d, and 1 for 0."""
     one = xp.ones_like(d)
     return one / xp.where(d == 0, one, d)

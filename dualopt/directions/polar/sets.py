@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 
 Quintic = tuple[float, float, float]
 
-FROBENIUS, MOMENT, AOL = "frobenius", "moment", "aol"  # how the input is brought into [0, 1], see `iterations`
+# How the input is brought into [0, 1], see `iterations`.
+FROBENIUS, MOMENT, EIGHTH, AOL = "frobenius", "moment", "eighth_moment", "aol"
+BOUNDS = (MOMENT, EIGHTH)  # found on the way
 POLISH: Quintic = (1.875, -1.25, 0.375)  # x(15 − 10x² + 3x⁴)/8: cubic convergence to 1 from (0, 1.5)
 
 
@@ -36,9 +38,16 @@ class Coefficients:
         return replace(self, steps=(*self.steps, *(POLISH,) * (steps - len(self.steps)))[:steps])
 
     @property
+    def range(self) -> tuple[float, float]:
+        """The least and the largest σ of singular values from `least` to 1, on a grid of 2¹⁴ in log σ."""
+        found = [self.response(self.least ** (i / 2**14)) for i in range(2**14 + 1)]
+        return min(found), max(found)
+
+    @property
     def error(self) -> float:
-        """max |σ − 1| for singular values from `least` to 1, on a grid of 2¹⁴ in log σ."""
-        return max(abs(self.response(self.least ** (i / 2**14)) - 1) for i in range(2**14 + 1))
+        """max |σ − 1| of the same."""
+        low, high = self.range
+        return max(1 - low, high - 1)
 
 
 def _guarded(steps: tuple[Quintic, ...], safety: float) -> tuple[Quintic, ...]:
@@ -82,6 +91,38 @@ POLAR_EXPRESS = Coefficients(
     least=1e-2,
     source="Amsel et al., Polar Express (arXiv 2505.16932), ℓ = 1e-3",
 )
+WIDER = 1.05  # bfloat16 carries singular values near 1, of which Gram forms make most, past 1.01
+EXPRESS_5 = Coefficients(
+    name="express_5",
+    steps=_guarded(
+        (
+            (8.287212018145624, -23.595886519098826, 17.300387312530926),
+            (4.107059111542195, -2.947849916737906, 0.5448431082926596),
+            (3.9486908534822907, -2.908902115962944, 0.5518191394370126),
+            (3.318419657370602, -2.488488024314875, 0.51004894012372),
+            (2.300652019954818, -1.66890398457475, 0.41880731195256693),
+        ),
+        WIDER,
+    ),
+    safety=WIDER,
+    least=1e-2,
+    source="as `polar_express`, guarded for bfloat16 (`polar.express`)",
+)
+EXPRESS_4 = Coefficients(
+    name="express_4",
+    steps=_guarded(
+        (
+            (8.212351845088554, -23.38273978840254, 17.144109183609565),
+            (3.9950369493518174, -2.91996079009979, 0.5495724041270504),
+            (3.4857055609734995, -2.6121085104247896, 0.5240678423488216),
+            (2.467185767447531, -1.8147070290718434, 0.4346868263958391),
+        ),
+        WIDER,
+    ),
+    safety=WIDER,
+    least=1e-2,
+    source="the same in four steps, ℓ = 3.2e-3 (`polar.express`)",
+)
 CANS = Coefficients(
     name="cans",
     steps=(
@@ -103,5 +144,5 @@ AOL_SET = Coefficients(
     source="Boissin et al., Turbo-Muon (arXiv 2512.04632): the last four of `five` after AOL scaling",
     normalise=AOL,
 )
-SETS = {s.name: s for s in (QUINTIC, FIVE, POLAR_EXPRESS, CANS, AOL_SET)}
+SETS = {s.name: s for s in (QUINTIC, FIVE, POLAR_EXPRESS, EXPRESS_5, EXPRESS_4, CANS, AOL_SET)}
 EXACT = "exact"  # a factorisation instead of a set

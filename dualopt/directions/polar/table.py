@@ -1,4 +1,4 @@
-"""The coefficient sets as a table of Markdown: `python -m dualopt.directions.polar.table`.
+"""The coefficient sets, and the presets, as tables of Markdown: `python -m dualopt.directions.polar.table`.
 
 Errors are over singular values from the least that a set is designed for to 1. In float32 they are those of the
 polynomial; in bfloat16 what a matrix with such singular values comes to, in the exact tier, is measured.
@@ -14,11 +14,12 @@ import numpy as np
 
 from ...exact import exact
 from ...generator import Stream
-from . import FORMS, Way, iterated
-from .sets import AOL, SETS, Coefficients
-from .work import BFLOAT16
+from . import FORMS, PRESETS, Way, iterated, polar
+from .sets import AOL, EXACT, QUINTIC, SETS, Coefficients
+from .work import BFLOAT16, FLOAT32
 
-SIDE, LONG, DRAWS = 64, 128, 16  # of the matrices that are measured
+SIDE, LONG, DRAWS, FEWER = 64, 128, 16, 4  # of the matrices that are measured
+SMALL = 5e-3  # errors below have a power of ten
 
 Numpy = np.ndarray[Any, Any]
 
@@ -66,5 +67,54 @@ def table() -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+SPECTRA: dict[str, Numpy | None] = {
+    "Gaussian": None,  # the matrix itself is
+    "1/i": 1 / np.arange(1, SIDE + 1),
+    "low rank": np.where(np.arange(SIDE) < SIDE // 16, 1.0, 0.02),
+    "logarithmic": np.logspace(0, -3, SIDE),
+}
+
+
+def spectrum_of(name: str) -> tuple[Numpy, Numpy]:
+    """(some (SIDE, LONG) in float32, their polar factors in float64)."""
+    if SPECTRA[name] is None:
+        z = Stream(0, "Gaussian").bell((FEWER, SIDE, LONG)).astype(np.float64)
+        u, _, vh = np.linalg.svd(z, full_matrices=False)
+        return z.astype(np.float32), u @ vh
+    sides = [(orthogonal(SIDE, f"left{i}"), orthogonal(LONG, f"right{i}")[:SIDE]) for i in range(FEWER)]
+    z = np.stack([(u * SPECTRA[name]) @ vh for u, vh in sides])
+    return z.astype(np.float32), np.stack([u @ vh for u, vh in sides])
+
+
+def deviation(spectrum: str, way: Way, name: str) -> float:
+    """‖found − polar factor‖_F over that of the polar factor, in the exact tier."""
+    z, true = spectrum_of(spectrum)
+    return float(np.linalg.norm(polar(exact(np), z, name, way) - true) / np.linalg.norm(true))
+
+
+def presets() -> str:
+    """The presets and the exact factor as a table of Markdown, below the iteration that they stand beside."""
+    rows = {
+        f"(`{QUINTIC.name}`)": (QUINTIC.name, Way(work=BFLOAT16)),
+        **{f"`{preset}`": (stated["polar"], Way.of(stated)) for preset, stated in PRESETS.items()},
+        f"`{EXACT}`": (EXACT, Way()),
+    }
+    head = ["polar", "set", "form", "scaling", "work", "products", *SPECTRA]
+    lines = [head, ["---"] * len(head)]
+    for shown_as, (name, way) in rows.items():
+        found = [deviation(spectrum, way, name) for spectrum in SPECTRA]
+        errors = [f"{x:.2f}" if x >= SMALL else f"{x:.0e}" for x in found]
+        lines.append([shown_as, *_iteration(name, way), *errors])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _iteration(name: str, way: Way) -> tuple[str, ...]:
+    """Set, form, scaling, work and products."""
+    if name == EXACT:
+        return "", "", "", FLOAT32, ""
+    found = SETS[name]
+    return f"`{name}`", way.form, way.normalise or found.normalise, way.work, f"{3 * len(found.steps)}"
+
+
 if __name__ == "__main__":
-    print(table())
+    print(table(), presets(), sep="\n\n")

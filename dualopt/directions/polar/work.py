@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from ...factorise.jacobi import identity
 from ...recursion import Array, Namespace
-from ...scaling import power_of_two
+from ...scaling import levelled, power_of_two
 
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 BITS = 8  # of the significand of a bfloat16
@@ -46,6 +46,10 @@ class Work:
         """What is kept, in the type that sums are made in."""
         return x
 
+    def level(self, z: Array) -> Array:
+        """z (..., m, n), of any size, over a power of two: as it is kept."""
+        return self.narrow(levelled(self.xp, z))
+
     def product(self, u: Array, v: Array) -> Array:
         """u v."""
         return self.narrow(self.xp.matmul(u, v))
@@ -55,9 +59,22 @@ class Work:
         uv = self.widen(self.product(u, v))
         return self.narrow(a * self.widen(x) + (uv if c == 1 else c * uv))
 
-    def shifted(self, a: float, z: Array) -> Array:
-        """a I + z."""
-        return self.narrow(a * identity(self.xp, self.widen(z)) + self.widen(z))
+    def mixed(self, b: float, r: Array, c: float, s: Array) -> Array:
+        """b r + c s."""
+        return self.narrow(b * self.widen(r) + c * self.widen(s))
+
+    def times(self, d: Array, r: Array) -> Array:
+        """d r for r (..., n, n) and d (..., 1, 1), which is not kept."""
+        return self.narrow(d * self.widen(r))
+
+    def shifted(self, a: float, z: Array, d: Array | None = None) -> Array:
+        """a I + z, or d times that."""
+        found = a * identity(self.xp, self.widen(z)) + self.widen(z)
+        return self.narrow(found if d is None else d * found)
+
+    def leave(self, x: Array) -> Array:
+        """What is kept, as the iteration hands it on: in the type that sums are made in."""
+        return self.widen(x)
 
 
 class Rounded(Work):
