@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from .buckets import stacks
 from .directions import Descent
 from .executor import kind, stacked
+from .memory import NAMES
+from .part import in_channel
 from .planned import PlannedGroup
 from .recursion import Array, Arrays, Namespace, Row, Scalars
 from .signal import AMBIENT
@@ -32,13 +34,13 @@ def obstacle(row: Row) -> str | None:
     return None
 
 
-def before(xp: Namespace, row: Row, theta: Array, state: Arrays, evidence: Arrays, k: Scalars) -> tuple[Array, Arrays]:
-    """(z, s+) of a parameter or of any piece of it, all arrays in one shape."""
+def before(xp: Namespace, row: Row, theta: Array, state: Arrays, evidence: Arrays, k: Scalars) -> tuple[Arrays, Array]:
+    """(s+, z) of a parameter or of any piece of it, all arrays in one shape; what is only for this update is in s+."""
     descent = row.direction
     assert isinstance(descent, Descent)
     g = row.signal(xp, theta, evidence, k)
     s = {**state, **row.memory(xp, state, g, k)}
-    return descent.read(xp, s, g[AMBIENT], k), s
+    return s, descent.read(xp, in_channel(s, NAMES, AMBIENT), g[AMBIENT], k)
 
 
 def directions(xp: Namespace, planned: PlannedGroup, z: Arrays, k: Mapping[str, Scalars]) -> Arrays:

@@ -16,6 +16,7 @@ from dualopt.planned import PlannedGroup
 
 from .distributed.dtensors import is_sharded, local, sharded_like
 from .distributed.layouts import Layout
+from .distributed.wire import Traffic
 from .elementwise import placed
 from .namespace import EXACT
 from .parameters import Named
@@ -54,6 +55,11 @@ class Remembering(torch.optim.Optimizer):
     plan: Plan
     _named: Named
     _layout: Layout | None  # over several processes; None: there is this one
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """What this process has exchanged with others for its updates; None where it depends on no other."""
+        return None if self._layout is None else self._layout.wire.traffic
 
     @property
     def _sharded(self) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -80,11 +79,6 @@ class Divided(Executor):
         self._owners: dict[tuple[str, ...], dict[str, int]] = {}
         self._local: dict[str, Held] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        raise DistributionError(
-            "an optimizer that is one of several processes cannot be copied or pickled: save its state"
-        )
-
     def carry_out(self, updates: Sequence[Update]) -> None:
         """One update of these groups, in place; all processes call this with the same groups and parameters."""
         with true_float32():
@@ -122,7 +116,7 @@ class Divided(Executor):
             if not update.planned.views[name].size:
                 continue
             theta, evidence = working(x), {key: working(e) for key, e in update.evidence[name].items()}
-            z[name], s = halves.before(self._xp, row, theta, update.state[name], evidence, update.k[name])
+            s, z[name] = halves.before(self._xp, row, theta, update.state[name], evidence, update.k[name])
             pieces[name] = Piece(update, theta, s)
 
     def _after(self, pieces: Mapping[str, Piece], u: Tensors) -> None:

@@ -40,10 +40,15 @@ def joined(
             raise DistributionError("share is for replicated parameters; sharded ones always share their directions")
         check(plan)
         mesh, i = axis
-        return Sharded(Wire(mesh.get_group(i), device), named)
-    parallel = model if isinstance(model, torch.nn.parallel.DistributedDataParallel) else None
+        everybody = dist.group.WORLD if mesh.size() == dist.get_world_size() else None
+        return Sharded(Wire(mesh.get_group(i), device, everybody), named)
+    parallel = _parallel(model)
     if share is False or (share is None and parallel is None) or not divides(plan):
         return None
+    if len({x.device for x in named.values()}) > 1:
+        if share is None:
+            return None
+        raise DistributionError("directions are shared out of parameters on one device, and these are on several")
     group: Any = share
     if parallel is not None and not isinstance(share, dist.ProcessGroup):
         group = parallel.process_group
@@ -54,3 +59,10 @@ def joined(
     if dist.get_world_size(group) == 1:
         return None
     return Replicated(Wire(group, device), named)
+
+
+def _parallel(model: torch.nn.Module | Mapping[str, torch.Tensor]) -> torch.nn.parallel.DistributedDataParallel | None:
+    """The wrapper that keeps the parameters of all processes equal; None if there is none."""
+    if isinstance(model, torch.nn.Module):
+        model = model._modules.get("_orig_mod") or model  # of torch.compile
+    return model if isinstance(model, torch.nn.parallel.DistributedDataParallel) else None

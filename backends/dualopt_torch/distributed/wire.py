@@ -9,6 +9,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from dualopt.errors import DistributionError
+
 
 @dataclass
 class Traffic:
@@ -39,12 +41,23 @@ class Flight:
 
 
 class Wire:
-    """The collectives that updates need. Processes are counted from 0 in the group."""
+    """The collectives that updates need. Processes are counted from 0 in the group.
 
-    def __init__(self, group: dist.ProcessGroup, device: torch.device) -> None:
-        self.group, self.device = group, device
+    Args:
+        group: the processes that have parts of one whole.
+        device: of what is sent.
+        everybody: those that decide together; None: the group.
+    """
+
+    def __init__(
+        self, group: dist.ProcessGroup, device: torch.device, everybody: dist.ProcessGroup | None = None
+    ) -> None:
+        self.group, self.device, self._everybody = group, device, everybody or group
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
         self.traffic = Traffic()
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise DistributionError("an optimizer that is one of several cannot be copied or pickled: save its state")
 
     def exchange(self, sent: torch.Tensor, splits: Sequence[int], lengths: Sequence[int]) -> Flight:
         """Send every process its part of `sent`, which is cut by `splits`; arrives: what each has sent here, of so
@@ -70,9 +83,9 @@ class Wire:
         return Flight(works, received)
 
     def largest(self, numbers: Sequence[int]) -> list[int]:
-        """The largest of each, over all processes."""
+        """The largest of each, over everybody."""
         found = torch.tensor(list(numbers), dtype=torch.int64, device=self.device)
         self.traffic.decided += found.numel() * found.element_size()
         self.traffic.collectives += 1
-        dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self.group)
+        dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self._everybody)
         return [int(x) for x in found.tolist()]
