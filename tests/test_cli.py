@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -167,6 +168,8 @@ def test_convert_moves_a_recipe() -> None:
     text = " ".join(run(*ADAMW, *SIZE, "--batch", "x4").stdout.split())
     assert "From 524,288 to 2,097,152 tokens per update (x4), memories = all" in text
     assert "None of the rules is recommended" in text
+    smaller = " ".join(run(*ADAMW, *SIZE, "--batch", "x0.25").stdout.split())
+    assert re.search(r"all: memories = \w+, step = \w+ did best with adamw at 0.25x the batch, docs/science/", smaller)
     many = data("convert", ROOT / "recipes/muon.toml", "--batch", "x2", "--to", "torch")
     assert set(many["batch"]["groups"]) == {"hidden", "gains", "rest"}
     assert many["batch"]["groups"]["gains"]["no_radius"] == "without shrink weights do not settle"

@@ -43,6 +43,15 @@ def table(claims: Sequence[Claim]) -> str:
     return markdown(head, rows)
 
 
+def opening(doc: str | None) -> str:
+    """The docstring of an experiment as the head of its page: its first line a title, without its command."""
+    title, _, rest = (doc or "").strip().partition("\n\n")
+    command, _, text = rest.partition("\n\n")
+    if not command.startswith("    python -m"):
+        raise ValueError("the docstring of an experiment is a line, its command, and what it does")
+    return f"# {title}\n\n{text}"
+
+
 def write(name: str, text: str, claims: Sequence[Claim], data: dict[str, Any], out: Path = OUT) -> bool:
     """NAME.md and NAME.json in `out`; True if all claims hold."""
     out.mkdir(parents=True, exist_ok=True)

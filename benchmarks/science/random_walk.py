@@ -219,8 +219,7 @@ def main() -> None:
     runs = {(o, g): walked(o, g, asked.updates, asked.seed) for o in DECAY for g in ("one", "normal")}
     asked.out.mkdir(parents=True, exist_ok=True)
     picture(runs, asked.out / "random_walk.png")
-    said = (__doc__ or "").partition("\n\n    python")[0], (__doc__ or "").partition("[--seed N]\n\n")[2]
-    text = f"# {said[0]}\n\n{said[1]}\n![norms and angles over the run](random_walk.png)\n\n{overview(runs)}"
+    text = f"{claims.opening(__doc__)}\n\n![norms and angles over the run](random_walk.png)\n\n{overview(runs)}"
     data = {
         run.label: {
             "norm": float(run.norm.mean()),

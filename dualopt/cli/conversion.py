@@ -41,7 +41,9 @@ def convert(
     batch: Annotated[
         str | None, typer.Option(help="Another batch size: counts per update, or a factor: x4.", show_default=False)
     ] = None,
-    memories: Annotated[str, typer.Option(help=f"What keeps its half-life at --batch: {' or '.join(MEMORIES)}.")] = ALL,
+    memories: Annotated[
+        str, typer.Option(help=f"What keeps its half-life at --batch: {', '.join(MEMORIES)} (nothing).")
+    ] = ALL,
     step: Annotated[str, typer.Option(help=f"How the step follows --batch: {', '.join(RULES)}.")] = NONE,
     to: Annotated[
         str | None,

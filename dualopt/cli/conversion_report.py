@@ -13,6 +13,8 @@ from ..plaintext import listing, readable
 from ..recipe import Group, Recipe
 from .output import paths, say, stdout, table
 
+OF = {"memory_half_life": "m", "second_memory_half_life": "v", "shrink_half_life": "θ"}  # what halves
+
 
 def described(
     found: files.Read,
@@ -130,12 +132,12 @@ def _print_batch(told: dict[str, Any], count: Count) -> None:
     """Half-lives before and after, and what every rule would make of the steps."""
     r = told["after"] / told["before"]
     head = f"From {told['before']:,} to {told['after']:,} {count.base} per update (x{r:.6g})"
-    head += f", memories = {told['memories']}"
-    columns = ("group", "half-life of", count.unit, "kept before", *(f"after: {choice}" for choice in MEMORIES))
+    head += f", memories = {told['memories']}; kept per update before, and after by every choice of memories"
+    columns = ("group", "of", count.unit, "before", *MEMORIES)
     rows = [
         (
             name,
-            key.removesuffix("_half_life"),
+            OF.get(key, key),
             readable(life["after"]),
             f"{life['retention_before']:.7f}",
             *(f"{life['retention_after'][memories]:.7f}" for memories in MEMORIES),
@@ -156,6 +158,6 @@ def _print_batch(told: dict[str, Any], count: Count) -> None:
             say(f"{name}: {note}", hanging=2)
         way = group["recommended"]
         if way:
-            say(f"{name}: memories = {way['memories']}, step = {way['rule']} did best: {way['measured']}", hanging=2)
+            say(f"{name}: memories = {way['memories']}, step = {way['rule']} did best {way['measured']}", hanging=2)
     if not any(group["recommended"] for group in told["groups"].values()):
-        say("None of the rules is recommended: they have not been measured against one another for these rows.")
+        say("None of the rules is recommended: none was measured for these rows, or none did best everywhere.")

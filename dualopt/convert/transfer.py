@@ -6,6 +6,8 @@ half-life is a choice:
     all       every memory, and the shrink
     second    the shrink and the memories of squares; the first memory keeps its retention per update
               (arXiv 2507.07101)
+    raw       none: every memory keeps its retention per update, and weights shrink by λ η with the λ of before:
+              betas and weight_decay are what they were
 
 Counts do not determine the step. Its rules:
 
@@ -23,25 +25,29 @@ batch, so its c_u² falls by r besides.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
 
 from .. import catalog, steady
 from ..analysis import equilibria
 from ..catalog import FAMILIES
 from ..clock import Clock
 from ..coordinates import COORDINATES
-from ..counts import Count, complement, increment, retention
+from ..counts import LN2, Count, complement, increment, retention
 from ..directions.elementwise import Identity, Rms
 from ..errors import RecipeError
 from ..noise import Noise, noise_of
 from ..recipe import Group, Recipe
 from ..recursion import Action
 
-MEMORIES = ALL, SECOND = "all", "second"
+MEMORIES = ALL, SECOND, RAW = "all", "second", "raw"
 RULES = NONE, LINEAR, SQRT, RADIUS = "none", "linear", "sqrt", "radius"
 LARGER, SMALLER = "larger", "smaller"
+SHRINK = "shrink_half_life"
+ROUNDS = 60  # of the radius under `RAW`: its error halves in each
 
 
 @dataclass(frozen=True)
@@ -53,9 +59,17 @@ class Recommendation:
     measured: str
 
 
-# (family of the catalogue, LARGER or SMALLER batch) -> what to do. Empty until it has been measured: a rule that is not
-# in here is not recommended.
-RECOMMENDED: dict[tuple[str, str], Recommendation] = {}
+def _recommended() -> dict[tuple[str, str], Recommendation]:
+    text = resources.files("dualopt.convert").joinpath("recommended.json").read_text(encoding="utf-8")
+    return {
+        (one["family"], one["direction"]): Recommendation(one["memories"], one["rule"], one["measured"])
+        for one in json.loads(text)
+    }
+
+
+# (family of the catalogue, LARGER or SMALLER batch) -> what to do, as `python -m benchmarks.science.transfer` found it.
+# What is not in here has not been measured, or no choice did best everywhere: nothing is recommended.
+RECOMMENDED = _recommended()
 
 
 @dataclass(frozen=True)
@@ -129,32 +143,51 @@ def _known(what: str, name: str, names: tuple[str, ...]) -> None:
 def _moved(group: Group, old: Count, new: Count, memories: str, rule: str) -> Moved:
     unit, r = old.to_base(1.0), new.per_update / old.per_update
     full = catalog.complete(group.optimizer, group.options, per_update=old.per_update, unit=unit)
-    options, lives = dict(group.options), []
-    for key, value in full.items():
-        unread = key == "second_memory_half_life" and full.get("second_memory") is False
-        if COORDINATES[key].kind != "half-life" or unread:
-            continue
-        before = float(value)
-        ends = {choice: before * r if choice == SECOND and key == "memory_half_life" else before for choice in MEMORIES}
-        after = ends[memories]
-        if key in options or before != math.inf:
-            options[key] = after / unit
-            keeps = {choice: retention(new.per_update, end) for choice, end in ends.items()}
-            lives.append(Life(key, before / unit, after / unit, retention(old.per_update, before), keeps))
-    target = {**full, **{one.key: one.after * unit for one in lives}}
-    radius, why = _radius(group, full, target, old, new)
     step = float(full["step"]) if full.get("step") else None
+    radius, why = _radius(group, full, memories, old, new)
     factors: dict[str, float | None] = dict.fromkeys(RULES)
     if step is not None:
         factors = {NONE: 1.0, LINEAR: r, SQRT: math.sqrt(r), RADIUS: radius}
-        factor = factors[rule]
-        if factor is None:
-            raise RecipeError(f"group {group.name!r}: the rule 'radius' is not defined for it: {why}")
-        if rule != NONE:
-            options["step"] = step * factor
+    factor = 1.0 if step is None else factors[rule]
+    if factor is None:
+        raise RecipeError(f"group {group.name!r}: the rule 'radius' is not defined for it: {why}")
+    if memories == RAW and factor * complement(old.per_update, float(full.get(SHRINK, math.inf))) >= 1:
+        raise RecipeError(
+            f"group {group.name!r}: memories = 'raw' and a step {factor:.6g} times as large would shrink weights to "
+            "nothing in an update"
+        )
+    options, lives = dict(group.options), []
+    ends = {choice: _kept(full, choice, factor, old, new) for choice in MEMORIES}
+    for key, after in ends[memories].items():
+        before = float(full[key])
+        if key in options or before != math.inf:
+            options[key] = after / unit
+            keeps = {choice: retention(new.per_update, ends[choice][key]) for choice in MEMORIES}
+            lives.append(Life(key, before / unit, after / unit, retention(old.per_update, before), keeps))
+    if step is not None and rule != NONE:
+        options["step"] = step * factor
     notes = tuple(_notes(full, memories))
-    way = RECOMMENDED.get((_family(group.optimizer), LARGER if r > 1 else SMALLER))
+    way = RECOMMENDED.get((_family(group.optimizer), LARGER if r > 1 else SMALLER)) if r != 1 else None
     return Moved(dataclasses.replace(group, options=options), tuple(lives), step, factors, why, notes, way)
+
+
+def _kept(action: Action, memories: str, factor: float, old: Count, new: Count) -> dict[str, float]:
+    """The half-lives of an action after its move, in the base unit, with a step `factor` times as large."""
+    r, found = new.per_update / old.per_update, {}
+    for key, value in action.items():
+        unread = key == "second_memory_half_life" and action.get("second_memory") is False
+        if COORDINATES[key].kind == "half-life" and not unread:
+            stays = memories == ALL or (memories == SECOND and key != "memory_half_life")
+            found[key] = float(value) if stays else float(value) * r
+    if memories == RAW and SHRINK in found:
+        found[SHRINK] = _coupled(float(action[SHRINK]), factor, old, new)
+    return found
+
+
+def _coupled(half_life: float, factor: float, old: Count, new: Count) -> float:
+    """The half-life whose loss per update is `factor` times what it was; 0 if that is everything."""
+    lost = factor * complement(old.per_update, half_life)
+    return math.inf if lost == 0 else -LN2 * new.per_update / math.log1p(-lost) if lost < 1 else 0.0
 
 
 def _family(optimizer: str) -> str:
@@ -171,12 +204,14 @@ def _notes(action: Action, memories: str) -> list[str]:
         notes.append(
             f"l2 = {action['l2']:.6g} stays: what a penalty shrinks in an update follows the step, not the count"
         )
+    if memories == RAW and action.get(SHRINK, math.inf) < math.inf and action.get("step"):
+        notes.append("its shrink follows the step: λ stays")
     if memories == SECOND and "memory_half_life" in action and "second_memory_half_life" not in action:
         notes.append("it has no second memory: its only one keeps its retention per update")
     return notes
 
 
-def _radius(group: Group, before: Action, after: Action, old: Count, new: Count) -> tuple[float | None, str]:
+def _radius(group: Group, before: Action, memories: str, old: Count, new: Count) -> tuple[float | None, str]:
     """(η*/η of the rule `radius`, "") or (None, why not)."""
     if "step" not in before:
         return None, "it has no step"
@@ -184,17 +219,21 @@ def _radius(group: Group, before: Action, after: Action, old: Count, new: Count)
         return None, "its motion sets the radius"
     if before.get("l2"):
         return None, "its penalty shrinks with the step"
-    if before["shrink_half_life"] == math.inf:
+    if before[SHRINK] == math.inf:
         return None, "without shrink weights do not settle"
     direction = catalog.row(group.optimizer, before).direction
     noise = noise_of(direction, before)
     if not (noise.sized or isinstance(noise.geometry, Identity)):
         return None, "the size of its updates is not known"
     cautious = before["shrink"] == "cautious"
-    ratio = _square(noise, before, old, cautious) / _square(noise, after, new, cautious)
+    square = _square(noise, before, old, cautious)
     if isinstance(noise.geometry, Identity):
-        ratio *= new.per_update / old.per_update
-    return math.sqrt(ratio), ""
+        square *= new.per_update / old.per_update
+    factor = 1.0
+    for _ in range(ROUNDS if memories == RAW else 1):  # there (c_u*² A*)/(1 − a*²) falls with the factor
+        after = {**before, **_kept(before, memories, factor, old, new)}
+        factor = math.sqrt(square / _square(noise, after, new, cautious))
+    return factor, ""
 
 
 def _square(noise: Noise, action: Action, count: Count, cautious: bool) -> float:
