@@ -24,7 +24,7 @@ from ..execute import Executor
 from ..kernels import working
 from ..namespace import EXACT, FAST
 from ..products import true_float32
-from ..route import Tensors, Update
+from ..route import Tensors, Update, keep
 from .dtensors import local, locals_of
 from .layouts import Layout
 
@@ -96,7 +96,7 @@ class Divided(Executor):
         z: Tensors = {}
         pieces: dict[str, Piece] = {}
         for update in cut:
-            self._before(update, z, pieces)
+            self._before(update, owners, z, pieces)
         come = self.layout.collect(z, owners, dtype)
         if self.layout.sharded:
             super().carry_out(others)
@@ -110,14 +110,18 @@ class Divided(Executor):
             super().carry_out(others)
         self._after(pieces, gone())
 
-    def _before(self, update: Update, z: Tensors, pieces: dict[str, Piece]) -> None:
-        row = update.planned.row
+    def _before(self, update: Update, owners: Mapping[str, int], z: Tensors, pieces: dict[str, Piece]) -> None:
+        row, layout = update.planned.row, self.layout
         for name, x in update.theta.items():
-            if not update.planned.views[name].size:
+            if name not in owners:  # it is empty
                 continue
             theta, evidence = working(x), {key: working(e) for key, e in update.evidence[name].items()}
-            s, z[name] = halves.before(self._xp, row, theta, update.state[name], evidence, update.k[name])
-            pieces[name] = Piece(update, theta, s)
+            kept = update.state[name]
+            s, read = halves.before(self._xp, row, theta, kept, evidence, update.k[name])
+            keep(kept, s)
+            pieces[name] = Piece(update, theta, {**s, **kept})
+            if layout.sharded or owners[name] == layout.wire.rank:
+                z[name] = read
 
     def _after(self, pieces: Mapping[str, Piece], u: Tensors) -> None:
         for name, piece in pieces.items():
@@ -125,8 +129,7 @@ class Divided(Executor):
             kept = update.state[name]
             moved, s = halves.after(self._xp, update.planned.row, piece.theta, u[name], piece.s, update.k[name], kept)
             update.theta[name].copy_(moved)
-            for key, old in kept.items():
-                old.copy_(s[key])
+            keep(kept, s)
 
     def _assigned(self, cut: Sequence[Update]) -> dict[str, int]:
         """The process that computes the direction, for every parameter that is not empty."""
