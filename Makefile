@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all set-up themselves: an environment in .venv, made once and brought
+# `make demo`, `make test` and `make docs` do all set-up themselves: an environment in .venv, made once and brought
 # up to date whenever the dependencies change.
 PYTHON ?= python3
 VENV   := .venv
@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := MLX_ENABLE_TF32=0 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 JOBS   ?= 2
 
-.PHONY: demo test test-long lint rows bench clean
+.PHONY: demo test test-long lint docs rows bench clean
 
 demo: $(VENV)/run
 	$(BIN)/dualopt demo --out runs/demo
@@ -24,6 +24,10 @@ lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation, in site/: open site/index.html. All of it anew (-E): pages show what the code does and says.
+docs: $(VENV)/docs
+	MLX_ENABLE_TF32=0 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m sphinx -q -E -W --keep-going docs site
 
 rows: $(VENV)/dev
 	MLX_ENABLE_TF32=0 OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/rows.py --out docs/rows.md
@@ -51,10 +55,15 @@ $(VENV)/run: pyproject.toml constraints.txt
 	$(PIP) -c constraints.txt -e ".[all]"
 	@touch $@
 
+# What the documentation is built by.
+$(VENV)/docs: $(VENV)/run
+	$(PIP) -c constraints.txt --group docs
+	@touch $@
+
 # What its tests and checks need besides.
 $(VENV)/dev: $(VENV)/run
 	$(PIP) -c constraints.txt --group dev
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) runs site docs/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis

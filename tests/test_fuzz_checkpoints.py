@@ -160,6 +160,7 @@ METADATA = st.dictionaries(
 )
 
 
+@pytest.mark.long
 def test_headers(tmp_path: Path, side: Side) -> None:
     reached = Tally[str]()
 
@@ -204,6 +205,7 @@ CHANGES = st.one_of(
 )
 
 
+@pytest.mark.long
 def test_snapshots(tmp_path: Path, side: Side) -> None:
     """Layouts that are right, of contents that are not."""
     reached, path, keys = Tally[str](), tmp_path / "c", ("parameters", "state", "counts", "dtypes", "sums")

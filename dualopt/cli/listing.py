@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 import typer
 
-from ..catalog import ENTRIES, FAMILIES, meaning
+from ..catalog import ENTRIES, FAMILIES, account, meaning
 from ..catalog.entry import Entry
 from ..catalog.ways import WAYS
 from ..coordinates import COORDINATES
@@ -33,7 +32,7 @@ def catalogue(
     """List the optimizers; of one alone all coordinates with their defaults, and what means nothing with it."""
     found = _chosen(pattern, motion, family, uses or [])
     if as_json:
-        emit([_described(entry, motion) for entry in found])
+        emit([account.described(entry, motion) for entry in found])
     elif len(found) == 1:
         _details(found[0], motion or found[0].motion)
     else:
@@ -65,25 +64,6 @@ def _known(what: str, name: str | None, known: Mapping[str, Any]) -> None:
         raise RecipeError(f"{name!r} is no {what}; known are {', '.join(known)}{nearest(name, known)}")
 
 
-def _family(entry: Entry) -> str:
-    return next(name for name, members in FAMILIES.items() if entry in members)
-
-
-def _described(entry: Entry, motion: str | None) -> dict[str, Any]:
-    """Everything that is known of a row, as plain data."""
-    return {
-        "name": entry.name,
-        "summary": entry.summary,
-        "source": entry.source,
-        "family": _family(entry),
-        "motion": entry.motion,
-        "ours": entry.ours,
-        "defaults": entry.under(motion or entry.motion),
-        "motions": [name for name in WAYS if meaning.not_taken(entry, entry.under(name)) is None],
-        "meaningless": [{"what": one.what, "why": one.why} for one in meaning.of(entry)],
-    }
-
-
 def _table(found: list[Entry]) -> None:
     """One row of a table for each; texts wrap in their columns."""
     whole = [(e.name, f"{e.summary}; ours: {e.ours}" if e.ours else e.summary, e.source, e.motion) for e in found]
@@ -97,15 +77,18 @@ def _table(found: list[Entry]) -> None:
 def _details(entry: Entry, motion: str) -> None:
     """One row: where it is from, its coordinates under a motion, and what means nothing with it."""
     say(f"{entry.name}: {entry.summary}", style="bold", hanging=4)
-    say(f"Source: {entry.source}. Family: {_family(entry)}. Published with motion = {entry.motion!r}.", hanging=4)
+    origin = f"Source: {entry.source}. Family: {account.family(entry)}. Published with motion = {entry.motion!r}."
+    say(origin, hanging=4)
     if entry.ours:
         say(f"Ours: {entry.ours}.", hanging=4)
-    uses = entry.under(motion)
-    rows = [(key, _default(key, value), _meaning(key)) for key, value in uses.items()]
+    rows = [
+        (told.name, told.default, ": ".join((told.meaning, *([", ".join(told.choices)] if told.choices else []))))
+        for told in account.coordinates(entry, motion)
+    ]
     say(f"\nCoordinates with motion = {motion!r}", style="bold")
     lines(("coordinate", "default", "meaning"), rows)
-    say("Default half-lives are in updates; a recipe multiplies them by its per_update.")
-    others = [name for name in WAYS if name != motion and meaning.not_taken(entry, entry.under(name)) is None]
+    say(account.HALF_LIVES)
+    others = [name for name in account.motions(entry) if name != motion]
     if others:
         say(f"It also takes {listing(f'motion = {name!r}' for name in others)}.")
     nothing = meaning.of(entry)
@@ -113,16 +96,3 @@ def _details(entry: Entry, motion: str) -> None:
         say("Without meaning", style="bold")
         for one in nothing:
             say(f"{one.what}: {one.why}", indent=2, hanging=2)
-
-
-def _meaning(key: str) -> str:
-    found = COORDINATES[key]
-    return f"{found.meaning}: {', '.join(found.choices)}" if found.choices else found.meaning
-
-
-def _default(key: str, value: Any) -> str:
-    if value is None:
-        return "(optional)"
-    if COORDINATES[key].kind == "half-life":
-        return "never" if value == math.inf else f"{value:.4g} updates"
-    return f"{value:.4g}" if isinstance(value, float) else str(value).lower()

@@ -6,7 +6,7 @@ import re
 
 from .families import ADAM, LION, MUON, RMSPROP, SGD
 from .family import Family
-from .knobs import Source
+from .knobs import REQUIRED, Source
 from .scion import SCION, SCIONC
 from .sources import REFUSED, SOURCES
 
@@ -25,6 +25,7 @@ HEADS = {
     "shrink_half_life": "1 − a",
 }
 NOTHING = "–"
+UNSEEN = "nothing"
 
 
 def markdown() -> str:
@@ -45,6 +46,25 @@ def states() -> str:
             number = "to be stated" if layout.updates is None else f"`{layout.updates}`"
             lines.append(f"| `{source.name}` | {first} | {theirs.get('v', NOTHING)} | {number} |")
     return "\n".join(lines)
+
+
+def knobs(source: Source) -> str:
+    """The path of a source, and a table of its knobs: what each becomes, or which values have an image."""
+    names = {name: [f"`{name}`", *(f"`{name}[{i}]`" for i in range(len(k.means)))] for name, k in source.knobs.items()}
+    becomes = {key: _cell(source, text) for key, text in source.family.states.items()}
+    lines = []
+    for name, knob in source.knobs.items():
+        parts = [
+            HEADS.get(key, f"`{key}`") + ("" if text in names[name] and len(knob.means) < 2 else f" = {text}")
+            for key, text in becomes.items()
+            if any(one in text for one in names[name])
+        ]
+        if knob.only:
+            parts.append(f"{', '.join(map(repr, knob.only))} only: {knob.why}")
+        default = "" if knob.default is REQUIRED else f"`{knob.default!r}`"
+        told = "; ".join(parts).replace("|", "\\|") or UNSEEN
+        lines.append(f"| `{name}` | {default} | {told} |")
+    return "\n".join([f"`{source.path}`:", "", "| knob | default | becomes |", "|---|---|---|", *lines])
 
 
 def _family(title: str, family: Family) -> str:
