@@ -34,6 +34,10 @@ class StaleScalarsError(DualoptError, RuntimeError):
     """A traced or captured step whose scalars were not filled for this update."""
 
 
+class DistributionError(DualoptError, RuntimeError):
+    """What cannot be done over several processes, or processes that have come apart."""
+
+
 class EvaluationError(DualoptError, RuntimeError):
     """Training or saving asked of an optimizer whose model holds the weights to evaluate at."""
 

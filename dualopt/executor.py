@@ -45,10 +45,10 @@ def executor(xp: Namespace) -> Execute:
             new = {name: step(xp, row, seen[name], kept[name], measured[name], k[name]) for name in live}
         else:
             new = {}
-            kinds = {name: _kind(theta[name], k[name]) for name in live}
+            kinds = {name: kind(theta[name], k[name]) for name in live}
             for names in stacks({name: views[name].seen for name in live}, kinds):
-                before, found = (_stacked(xp, [a[name] for name in names]) for a in (kept, measured))
-                joined = _stacked(xp, [{"theta": seen[name]} for name in names])["theta"]
+                before, found = (stacked(xp, [a[name] for name in names]) for a in (kept, measured))
+                joined = stacked(xp, [{"theta": seen[name]} for name in names])["theta"]
                 moved, s = step(xp, row, joined, before, found, k[names[0]])
                 new |= {name: (moved[i, ...], {key: x[i, ...] for key, x in s.items()}) for i, name in enumerate(names)}
         for name, (moved, s) in new.items():
@@ -83,13 +83,13 @@ def stored(execute: Execute, widen: Widen, narrow: Narrow) -> Execute:
     return run
 
 
-def _kind(x: Array, k: Scalars) -> tuple[object, ...]:
+def kind(x: Array, k: Scalars) -> tuple[object, ...]:
     """What is equal in one stack: dtype, device and scalars."""
     values = tuple(value if isinstance(value, float) else id(value) for value in k.values())
     return str(x.dtype), str(getattr(x, "device", "")), values
 
 
-def _stacked(xp: Namespace, members: list[Arrays]) -> Arrays:
+def stacked(xp: Namespace, members: list[Arrays]) -> Arrays:
     """{key: array} of every member -> {key: (members, ...)}."""
     whole: Shape = (1,)
     return {

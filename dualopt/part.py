@@ -22,6 +22,7 @@ class Stage:
     averages: ClassVar[bool] = False  # of motions: weights are evaluated at another point than θ
     whole: ClassVar[bool] = False
     shaped: ClassVar[bool] = False
+    linear: ClassVar[bool] = False  # of directions: without products of matrices, though not elementwise
     largest: ClassVar[float] = math.inf  # entry of a gradient that it can work with
 
     @property

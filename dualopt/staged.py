@@ -13,12 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from . import halves
 from .directions import Descent
 from .directions.norm_balls import SpectralBall
 from .directions.normuon import PolarRows
 from .directions.polar import Way
-from .memory import NAMES
-from .part import in_channel
 from .recursion import Array, Arrays, Namespace, Row, Scalars
 from .signal import AMBIENT, Gradient, GradientPlusL2
 
@@ -63,9 +62,7 @@ class Steepest:
         return self.ball.way
 
     def before(self, xp: Namespace, theta: Array, state: Arrays, evidence: Arrays, k: Scalars) -> tuple[Arrays, Array]:
-        g = self.row.signal(xp, theta, evidence, k)
-        s = {**state, **self.row.memory(xp, state, g, k)}
-        return s, self.direction.read(xp, in_channel(s, NAMES, AMBIENT), g[AMBIENT], k)
+        return halves.before(xp, self.row, theta, state, evidence, k)
 
     def factor(self, xp: Namespace, z: Array) -> Array:
         return self.ball.atom(xp, z)

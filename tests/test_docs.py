@@ -50,7 +50,11 @@ COMMAND = typer.main.get_command(app)
 # What takes minutes, or looks at what has taken them: that it would be accepted is tried, and nothing more.
 LONG = ("demo", "train", "watch", "bench", "replay", "conformance")
 # Code that does not run as it stands, by page and first line, and why not.
-NOT_RUN: dict[tuple[str, str], str] = {}
+NOT_RUN: dict[tuple[str, str], str] = {
+    ("docs/distributed.md", 'torch.distributed.init_process_group("gloo")  # "nccl" on GPUs'): (
+        "it takes several processes: tests/launched.py is the same, and runs"
+    ),
+}
 
 MODEL = """
 import numpy as np

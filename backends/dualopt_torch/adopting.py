@@ -53,6 +53,7 @@ class Adopting(Saving):
             EvaluationError: after `eval` without `train`.
         """
         self._require_training("adopt()")
+        self._refuse_sharded("adopt()")
         found = source(origin)
         state: dict[str, Any] = {}
         counts: dict[str, int] = {}

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 
 from dualopt import evaluation
+from dualopt.planned import PlannedGroup
 
+from .distributed.dtensors import is_sharded, local, locals_of, sharded_like
 from .kernels import working
 from .namespace import FAST
-from .remembering import Remembering
 from .saving import Saving
 
 
-class Evaluating(evaluation.Evaluating, Saving, Remembering):
+class Evaluating(evaluation.Evaluating, Saving):
     """The part of `Optimizer` that evaluates."""
 
     @torch.no_grad()
@@ -48,8 +49,17 @@ class Evaluating(evaluation.Evaluating, Saving, Remembering):
                 for name in planned.names:
                     p = self._named[name]
                     if self.state[p].get("tau") if p in self.state else False:
-                        found[name] = planned.evaluated(FAST, name, working(p.detach()), self._state(name))
+                        found[name] = self._evaluated(planned, name)
         return found
+
+    def _evaluated(self, planned: PlannedGroup, name: str) -> torch.Tensor:
+        """Of one parameter; of a sharded one, whose row is elementwise, piece by piece."""
+        p, state = self._named[name].detach(), self._state(name)
+        if not is_sharded(p):
+            whole: torch.Tensor = planned.evaluated(FAST, name, working(p), state)
+            return whole
+        piece = planned.row.evaluate(FAST, working(local(p)), locals_of(state), {})
+        return sharded_like(piece, p)
 
     def _held(self, names: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: self._named[name].detach().clone() for name in names}

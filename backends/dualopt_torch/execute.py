@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -100,13 +100,20 @@ class Executor:
         k: Mapping[str, Mapping[str, float]],
     ) -> None:
         """One update of a group, in place on `theta` and `state`."""
-        update = Update(planned, theta, state, evidence, k)
+        self.carry_out([Update(planned, theta, state, evidence, k)])
+
+    def carry_out(self, updates: Sequence[Update]) -> None:
+        """One update of several groups, in place."""
         with true_float32():
-            for route in self._routes:
-                done = route(update)
-                if len(done) == len(update.theta):
-                    return
-                update = update.without(done)
+            for update in updates:
+                self._routed(update)
+
+    def _routed(self, update: Update) -> None:
+        for route in self._routes:
+            done = route(update)
+            if len(done) == len(update.theta):
+                return
+            update = update.without(done)
 
     def _recursion(self, update: Update) -> Collection[str]:
         """Everything, by the core's recursion."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from dualopt.errors import CountError, GradientError, RecipeError, StaleScalarsError
+from dualopt.errors import CountError, DistributionError, GradientError, RecipeError, StaleScalarsError
 from dualopt.microbatches import GRADIENT, SAMPLES, Evidence, Folding, measured
 from dualopt.plan import Plan
 from dualopt.proposal import Proposal
@@ -18,6 +18,8 @@ from .kernels import working
 from .namespace import EXACT, FAST
 from .parameters import Named, named_parameters
 from .remembering import Remembering
+
+SEVERAL = "folding several gradients into one update (let them add up in p.grad instead)"
 
 
 class Microbatches(Remembering):
@@ -44,6 +46,7 @@ class Microbatches(Remembering):
             GradientError, NonFiniteError: bad gradients; this microbatch is not in, those before it are.
             CountError: a count that is not that of the first microbatch.
         """
+        self._refuse_sharded(SEVERAL)
         gradients = self._present()
         if not gradients:
             raise GradientError("accumulate() found no gradients: call it after backward()")
@@ -116,6 +119,7 @@ class Microbatches(Remembering):
         return measured(self.plan, given, sampled, take=take, propose=propose, begin=self._begin)
 
     def _begin(self, scalars: Mapping[str, Scalars], stream: str) -> Folding:
+        self._refuse_sharded(SEVERAL)
         xp = EXACT if self.tier == "exact" else FAST
         return Folding(self.plan, xp, self._memories, scalars, stream=stream, working=working)
 
@@ -192,6 +196,11 @@ class microbatches:  # noqa: N801  (reads as a function)
     ) -> None:
         if isinstance(batches, Iterator):
             raise RecipeError("batches are read more than once by some estimators: give a list, not an iterator")
+        if isinstance(model, torch.nn.parallel.DistributedDataParallel):
+            raise DistributionError(
+                "DistributedDataParallel averages gradients in backward(), which is not called here: each process "
+                "would go its own way. Call backward() and opt.accumulate() for every batch"
+            )
         self._parameters = named_parameters(model).parameters
         self._loss, self._batches = loss, batches
         self._random: list[torch.Tensor] | None = None

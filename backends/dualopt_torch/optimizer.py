@@ -25,6 +25,10 @@ from dualopt.recipe import TRUST, Recipe
 
 from .adopting import Adopting
 from .checking import all_finite, check_fit
+from .distributed.agreement import Found, agreed
+from .distributed.dtensors import gradient_pieces
+from .distributed.execute import Divided
+from .distributed.joining import Share, joined
 from .evaluation import Evaluating
 from .execute import Executor, recorded
 from .microbatches import Microbatches
@@ -48,9 +52,13 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
         recipe: what to do.
         tier: ``"fast"`` or ``"exact"``.
         compiled: force the compiled kernels of the fast tier on or off; None: on for large groups.
+        share: let the processes of this group (True: all) share out the directions of parameters that every one of
+            them holds, with equal gradients. None: yes for `DistributedDataParallel`, with its group. Parameters that
+            `fully_shard` has cut share theirs in any case.
 
     Raises:
         RecipeError: the recipe does not fit the parameters, or the tier is unknown.
+        DistributionError: a row or a layout that cannot be updated over several processes.
     """
 
     def __init__(
@@ -60,6 +68,7 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
         *,
         tier: str = "fast",
         compiled: bool | None = None,
+        share: Share = None,
     ) -> None:
         if tier not in TIERS:
             raise RecipeError(f"tier: {tier!r} is not one of {', '.join(TIERS)}")
@@ -69,7 +78,8 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
         self._frozen = found.frozen
         self.plan = Plan(recipe, {name: tuple(p.shape) for name, p in self._named.items()}, float64=_all_double(found))
         self.tier = tier
-        self._execute = Executor(tier, compiled)
+        self._layout = joined(model, self._named, self.plan, share)
+        self._execute = Executor(tier, compiled) if self._layout is None else Divided(tier, compiled, self._layout)
         self.dtypes = {name: str(p.dtype).removeprefix("torch.") for name, p in self._named.items()}
         cautions.too_fine(self.plan.recipe.count, self.plan.groups, self.dtypes)
         self._ready: Proposal | None = None
@@ -92,6 +102,8 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
         super().__init__(groups, {})
         self._written = [group["lr"] for group in self.param_groups]
         self._built = True
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            self._make_all()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Groups come from the recipe. RecipeError after construction."""
@@ -134,6 +146,7 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
             CountError: bad `count`, or one given although `advance` was called.
             StaleScalarsError: captured or traced without `advance`.
             EvaluationError: after `eval` without `train`.
+            DistributionError: another process cannot carry out the same update; nothing has changed.
         """
         self._require_training("step()")
         loss = None
@@ -141,7 +154,7 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
             with torch.enable_grad():
                 loss = closure()
         try:
-            found = self._evidence(count, microbatches, samples)
+            found = self._everywhere(lambda: self._evidence(count, microbatches, samples))
         except BaseException:
             self._roll_back()
             raise
@@ -153,13 +166,7 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
         names = tuple(evidence)
         count = self.plan.tau - (proposal.dtau if self._ready else 0)  # before this update
         measured = self._measurement(proposal, count, evidence)
-        for line in self._lined(names):
-            given = evidence if line.all else {name: evidence[name] for name in line.theta}
-            if measured:
-                measured.before(line.planned, line.theta, line.state, given, proposal.scalars)
-            self._execute(line.planned, line.theta, line.state, given, proposal.scalars)
-            if measured:
-                measured.after(line.planned, line.theta, line.state)
+        self._carry_out([line.update(evidence, proposal.scalars) for line in self._lined(names)], measured)
         self.discard()
         self._finish(proposal, evidence)
         self._chosen = names
@@ -167,8 +174,14 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
             self.monitor.write(proposal, count, measured.sums())
         return loss
 
+    def _everywhere(self, find: Callable[[], Found]) -> Found | None:
+        """What `find` gives, if the other processes agree; None: the update is skipped."""
+        return find() if self._layout is None else agreed(self._layout.wire, self.plan.tau, find)
+
     def _evidence(self, count: int | None, microbatches: object, samples: object) -> tuple[Evidence, Proposal] | None:
         """What this step has measured, and the proposal that it carries out; None: the update is skipped."""
+        if self.monitor is not None:
+            self._refuse_sharded("a monitor")
         if microbatches is None and samples is None and self._told is not None:
             if count not in (None, self._told):
                 raise CountError(f"accumulate() was told the update's count, {self._told}; call step() without count")
@@ -291,6 +304,8 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
         if thawed is not None:
             raise RecipeError(f"{thawed!r} was frozen when the optimizer was made, and is not in it; make a new one")
         check_fit(gradients, self._named, self.plan)
+        if self._sharded:
+            gradients = gradient_pieces(gradients, self._named)
         trusted = recorded(gradients) or self.plan.recipe.nonfinite == TRUST
         return trusted or all_finite(gradients, self.plan)
 

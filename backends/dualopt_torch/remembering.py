@@ -10,12 +10,17 @@ from typing import Any
 
 import torch
 
+from dualopt.errors import DistributionError
 from dualopt.plan import Plan
 from dualopt.planned import PlannedGroup
 
+from .distributed.dtensors import is_sharded, local, sharded_like
+from .distributed.layouts import Layout
+from .distributed.wire import Traffic
 from .elementwise import placed
 from .namespace import EXACT
 from .parameters import Named
+from .route import Update
 
 LINED = ("_lines", "_kept", "_all_kept", "_chosen")  # attributes that are found again where they are missing
 
@@ -29,6 +34,11 @@ class Line:
     state: dict[str, Named]
     all: bool
     of_state: tuple[str, ...]  # the keys of every parameter's state
+
+    def update(self, evidence: Mapping[str, Named], k: Mapping[str, Mapping[str, float]]) -> Update:
+        """The update of these parameters by this evidence."""
+        given = evidence if self.all else {name: evidence[name] for name in self.theta}
+        return Update(self.planned, self.theta, self.state, given, k)
 
     def present(self, kept: Mapping[str, Mapping[str, Any]]) -> bool:
         """True if `kept`, by name, holds the very tensors of `state`."""
@@ -44,6 +54,21 @@ class Remembering(torch.optim.Optimizer):
 
     plan: Plan
     _named: Named
+    _layout: Layout | None  # over several processes; None: there is this one
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """What this process has exchanged with others for its updates; None where it depends on no other."""
+        return None if self._layout is None else self._layout.wire.traffic
+
+    @property
+    def _sharded(self) -> bool:
+        return self._layout is not None and self._layout.sharded
+
+    def _refuse_sharded(self, what: str) -> None:
+        """DistributionError where parameters are sharded."""
+        if self._sharded:
+            raise DistributionError(f"{what} is not there for sharded parameters")
 
     def _forget_lines(self) -> None:
         """Line up anew before the next update."""
@@ -87,14 +112,28 @@ class Remembering(torch.optim.Optimizer):
     def _make(self, planned: PlannedGroup, names: Iterable[str]) -> None:
         """Make the memories of those parameters that have none yet."""
         fresh = {name: self._start(name) for name in names if not self.state[self._named[name]].get("tau")}
-        for name, memories in placed(planned, fresh, self._named).items() if fresh else ():
+        for name, memories in self._placed(planned, fresh).items() if fresh else ():
             self.state[self._named[name]].update(tau=0, **memories)
 
+    def _make_all(self) -> None:
+        """The memories of all parameters, and 0 for their running sums: what `torch.distributed.checkpoint` loads
+        into. Without any it would make some, by a step."""
+        for planned in self.plan.groups:
+            self._make(planned, planned.names)
+            for name in planned.names:
+                self.state[self._named[name]].update(dict.fromkeys(planned.sums, 0.0))
+
+    def _placed(self, planned: PlannedGroup, fresh: Mapping[str, Named]) -> dict[str, Named]:
+        """Memories where updates find them, sharded as their parameters are; `fresh`: what this process holds."""
+        found = placed(planned, fresh, {name: local(self._named[name].detach()) for name in fresh})
+        return {n: {key: sharded_like(x, self._named[n]) for key, x in s.items()} for n, s in found.items()}
+
     def _start(self, name: str) -> Named:
-        p = self._named[name]
+        """The memories that a parameter begins with; of a sharded one those of the piece that is here."""
+        p, planned = self._named[name].detach(), self.plan.groups[self.plan.group_of[name]]
         dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
-        theta = p.detach().to(dtype, memory_format=torch.contiguous_format)
-        return self.plan.groups[self.plan.group_of[name]].start(EXACT, name, theta)
+        theta = local(p).to(dtype, memory_format=torch.contiguous_format)
+        return planned.row.init(EXACT, theta) if is_sharded(p) else planned.start(EXACT, name, theta)
 
     def _memories(self, name: str) -> Named:
         """The memories of a parameter, or what they will begin with."""

@@ -35,3 +35,10 @@ class Update:
 
 
 Route = Callable[[Update], Collection[str]]  # the names of what it has updated; the rest is left to others
+
+
+def keep(state: Tensors, s: Tensors) -> None:
+    """State in place, where it has changed."""
+    for key, old in state.items():
+        if s[key] is not old:
+            old.copy_(s[key])

@@ -6,7 +6,7 @@ float32 memories of a bfloat16 parameter; `_install` puts them in place as they 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,13 @@ import torch
 import dualopt
 from dualopt.checkpoint import Origin, Snapshot, require, require_dtypes, require_recipe
 from dualopt.errors import CheckpointError
-from dualopt.plan import RUN, Plan
+from dualopt.plan import RUN
 from dualopt.proposal import Proposal
 
 from .arrays import HALF, to_numpy
-from .elementwise import placed
+from .distributed.dtensors import is_sharded, local, piece_of, whole
 from .namespace import EXACT
-from .parameters import Named
+from .remembering import Remembering
 
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 
@@ -29,12 +29,10 @@ TYPES = {torch.float32: "F32", torch.float64: "F64", **HALF}
 VERSIONS = f"dualopt {dualopt.__version__}, torch {torch.__version__}"
 
 
-class Saving(torch.optim.Optimizer):
+class Saving(Remembering):
     """The part of `Optimizer` that saves and loads."""
 
-    plan: Plan
     tier: str
-    _named: Named
     _written: list[float]
     _ready: Proposal | None
     _captured: bool
@@ -65,12 +63,15 @@ class Saving(torch.optim.Optimizer):
                         f"group {mine['name']!r}: {key} is {other.get(key)!r} in the saved optimizer, "
                         f"{mine[key]!r} here; continue with the recipe it was saved with"
                     )
-        by_index = [n for group in self.param_groups for n in group["param_names"]]
-        state = {by_index[i]: dict(values) for i, values in saved.items() if 0 <= i < len(by_index)}
+        pairs = zip(groups, self.param_groups, strict=True)
+        named = {i: n for g, mine in pairs for i, n in zip(g.get("params", ()), mine["param_names"], strict=False)}
+        state = {named[i]: dict(values) for i, values in saved.items() if i in named}
         counts = {RUN: max((int(g.get("tau", 0)) for g in groups), default=0)}
         counts |= {name: int(state.get(name, {}).get("tau", 0)) for name in self._named}
         memories = {n: {k: x for k, x in values.items() if isinstance(x, torch.Tensor)} for n, values in state.items()}
-        sums = {n: {k: x for k, x in values.items() if isinstance(x, float)} for n, values in state.items()}
+        sums = {
+            n: {k: x for k, x in values.items() if isinstance(x, float)} for n, values in state.items() if counts[n]
+        }
         self._check_state({n: {k: np.shape(x) for k, x in s.items()} for n, s in memories.items()}, counts)
         self.plan.check(counts, sums)
         self._roll_back()
@@ -89,14 +90,19 @@ class Saving(torch.optim.Optimizer):
     def snapshot(self) -> Snapshot:
         """Parameters, state and counts as numpy arrays: the portable checkpoint, without an unused `advance`.
 
-        The parameters are those that are trained, also while others are evaluated.
+        The parameters are those that are trained, also while others are evaluated. Where parameters are sharded all
+        processes call this, and get all of it: `distributed.gathered` is for one of them.
         """
+        return self.snapshot_by(lambda x: to_numpy(whole(x)))
+
+    def snapshot_by(self, array: Callable[[torch.Tensor], np.ndarray[Any, Any]]) -> Snapshot:
+        """The same, whose arrays are made by `array`."""
         used = self._ready is None or self._captured
         counts, sums = (self.plan.saved_counts(), self.plan.saved_sums()) if used else self._before
-        parameters = {name: to_numpy(p) for name, p in {**self._named, **(self._aside or {})}.items()}
+        parameters = {name: array(p) for name, p in {**self._named, **(self._aside or {})}.items()}
         state = {
-            name: {k: to_numpy(x) for k, x in self.state[p].items() if isinstance(x, torch.Tensor)}
-            if p in self.state
+            name: {k: array(x) for k, x in self.state[p].items() if isinstance(x, torch.Tensor)}
+            if self.state.get(p, {}).get("tau")
             else {}
             for name, p in self._named.items()
         }
@@ -118,7 +124,8 @@ class Saving(torch.optim.Optimizer):
         self.discard()
         self.plan.restore(snapshot.counts, snapshot.sums)
         for name, x in snapshot.parameters.items():
-            self._named[name].copy_(torch.from_numpy(np.array(x)))
+            p = self._named[name]
+            local(p).copy_(piece_of(torch.from_numpy(np.array(x)), p))
         self._aside = None
         self.state.clear()
         self._install(
@@ -133,7 +140,9 @@ class Saving(torch.optim.Optimizer):
         """CheckpointError if saved memories are not those of this recipe's rows."""
         for name in self._named:
             planned = self.plan.groups[self.plan.group_of[name]]
-            start = planned.start(EXACT, name, self._named[name].detach().to(torch.float32))
+            p = self._named[name].detach()
+            like = torch.empty(p.shape, device="meta") if is_sharded(p) else p.to(torch.float32)
+            start = planned.start(EXACT, name, like)
             expected = {k: tuple(x.shape) for k, x in start.items()} if counts.get(name, 0) or name in shapes else {}
             if dict(shapes.get(name, {})) != expected:
                 raise CheckpointError(
@@ -149,6 +158,7 @@ class Saving(torch.optim.Optimizer):
                 p = self._named[name]
                 dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
                 if name in state:
-                    saved[name] = {key: x.to(device=p.device, dtype=dtype, copy=True) for key, x in state[name].items()}
-            for name, memories in placed(planned, saved, self._named).items():
+                    here = {key: piece_of(x, p) for key, x in state[name].items()}
+                    saved[name] = {key: x.to(device=p.device, dtype=dtype, copy=True) for key, x in here.items()}
+            for name, memories in self._placed(planned, saved).items():
                 self.state[self._named[name]] = {"tau": counts[name], **self.plan.sums[name], **memories}

@@ -21,7 +21,7 @@ from dualopt.staged import Staged, staged
 from .kernels import working
 from .namespace import FAST
 from .products import multiplies_bfloat16, one_by_one
-from .route import Tensors, Update
+from .route import Tensors, Update, keep
 from .stacks import Workspace, stacked
 
 Scalars = Mapping[str, float]
@@ -136,17 +136,10 @@ def _update(stages: Staged, pieces: list[Piece], space: Workspace) -> None:
     for p, place in zip(pieces, places, strict=True):
         measured = {key: working(x) for key, x in p.evidence.items()}
         s, read = stages.before(FAST, working(p.theta), p.state, measured, p.k)
-        _keep(p.state, s)
+        keep(p.state, s)
         place.copy_(read.reshape(place.shape))
     o = torch.split(stages.factor(stacked(space), z), [p.count for p in pieces])
     for p, found in zip(pieces, o, strict=True):
         moved, s = stages.after(FAST, working(p.theta), p.state, working(found.reshape(p.theta.shape)), p.k)
         p.theta.copy_(moved)
-        _keep(p.state, s)
-
-
-def _keep(state: Tensors, s: Tensors) -> None:
-    """State in place, where it has changed."""
-    for key, old in state.items():
-        if s[key] is not old:
-            old.copy_(s[key])
+        keep(p.state, s)

@@ -12,9 +12,11 @@ from dualopt.proposal import Proposal
 from dualopt.watch import Monitor
 from dualopt.watch.measurement import Library, Measurement
 
-from .execute import recorded
+from .distributed.layouts import Layout
+from .execute import Executor, recorded
 from .kernels import working
 from .namespace import FAST
+from .route import Update
 
 
 def _joined(sums: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -40,6 +42,21 @@ class Watching(torch.optim.Optimizer):
     """The part of `Optimizer` that has a monitor."""
 
     monitor: Monitor | None = None
+    _execute: Executor
+    _layout: Layout | None
+
+    def _carry_out(self, updates: Sequence[Update], measured: Measurement | None) -> None:
+        """These updates, and their measurement. It keeps what it compares: of one group at a time, unless groups are
+        to be updated together."""
+        if measured is None:
+            self._execute.carry_out(updates)
+            return
+        for together in [updates] if self._layout is not None else [[u] for u in updates]:
+            for u in together:
+                measured.before(u.planned, u.theta, u.state, u.evidence, u.k)
+            self._execute.carry_out(together)
+            for u in together:
+                measured.after(u.planned, u.theta, u.state)
 
     def _measurement(self, proposal: Proposal, count: int, evidence: Evidence) -> Measurement | None:
         """What measures this update, if a monitor wants that; nothing can be read while a graph is captured."""

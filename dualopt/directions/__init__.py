@@ -15,7 +15,12 @@ from ..recursion import Action, Array, Arrays, Namespace, Part, Scalars, Shape
 
 
 class Geometry(Part, Protocol):
-    """u from a readout z in one channel, and from the memories s of that channel."""
+    """u from a readout z in one channel, and, if it is elementwise, from the memories s of that channel."""
+
+    @property
+    def linear(self) -> bool:
+        """True if its cost grows as the number of entries: it multiplies no matrices."""
+        ...
 
     def __call__(self, xp: Namespace, z: Array, s: Arrays, k: Scalars) -> Array: ...
 

@@ -159,6 +159,8 @@ class LineBall(Ball):
 
     axis: int = -1
 
+    linear: ClassVar[bool] = True
+
     def atom(self, xp: Namespace, z: Array) -> Array:
         return unit(xp, z, self.axis)
 
@@ -174,6 +176,8 @@ class EuclideanBall(Ball):
     """z / ‖z‖₂ over the given axes; self-dual gauge."""
 
     axes: tuple[int, ...] = MATRIX
+
+    linear: ClassVar[bool] = True
 
     def atom(self, xp: Namespace, z: Array) -> Array:
         return unit(xp, z, self.axes)

@@ -90,6 +90,7 @@ class Lines(Stage):
     centred: bool = False
 
     local: ClassVar[bool] = False
+    linear: ClassVar[bool] = True
 
     @property
     def needs(self) -> dict[str, tuple[str, ...]]:

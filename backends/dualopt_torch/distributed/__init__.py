@@ -1,0 +1,14 @@
+"""dualopt on torch's engines: `DistributedDataParallel`, and `fully_shard` (FSDP2). See `docs/distributed.md`.
+
+wire.py        collectives of one group of processes, and what they have moved
+dtensors.py    between sharded parameters and the pieces that this process holds
+layouts.py     where parameters lie, and how whole matrices come together and apart
+execute.py     one update over all processes
+agreement.py   one decision for all of them: carry out, skip or raise
+gathering.py   a snapshot of everything, on one process
+"""
+
+from .gathering import gathered
+from .wire import Traffic
+
+__all__ = ["Traffic", "gathered"]

@@ -1,0 +1,67 @@
+"""One decision for all processes: an update is carried out by all of them, skipped by all, or refused by all.
+
+The processes compare what they found, and a digest of the update that they are about to carry out: Δτ and τ, η of
+every group, and the parameters that have gradients. Three integers are reduced; no array changes before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from dualopt.errors import DistributionError, NonFiniteError
+from dualopt.proposal import Proposal
+
+from .wire import Wire
+
+CARRY_OUT, SKIP, NONFINITE, REFUSE = range(4)  # the largest is what all do
+
+Found = TypeVar("Found", bound=tuple[Any, Proposal] | None)
+
+
+def agreed(wire: Wire, tau: int, find: Callable[[], Found]) -> Found | None:
+    """What `find` gives if it does so everywhere; None: the update is skipped, here or elsewhere.
+
+    Args:
+        tau: the count of the run.
+        find: evidence and proposal of this process; None: skip.
+
+    Raises:
+        what `find` raises.
+        NonFiniteError: another process has raised that.
+        DistributionError: another process has raised something else, or is about to carry out another update.
+    """
+    error: Exception | None = None
+    found: Found | None = None
+    outcome, digest = CARRY_OUT, 0
+    try:
+        found = find()
+        if found is None:
+            outcome = SKIP
+        else:
+            digest = _digest(found[1], tau)
+    except NonFiniteError as raised:
+        outcome, error = NONFINITE, raised
+    except Exception as raised:
+        outcome, error = REFUSE, raised
+    worst, highest, lowest = wire.largest([outcome, digest, -digest])
+    if error is not None:
+        raise error
+    if worst == NONFINITE:
+        raise NonFiniteError("another process has found a gradient that is not finite; nothing was changed")
+    if worst == REFUSE:
+        raise DistributionError("another process has refused this update, and says why; nothing was changed")
+    if worst == SKIP:
+        return None
+    if highest != -lowest:
+        raise DistributionError(
+            "the processes are about to carry out different updates; nothing was changed. Call step() with the same "
+            "count everywhere, write the same lr, and let the same parameters have gradients"
+        )
+    return found
+
+
+def _digest(proposal: Proposal, tau: int) -> int:
+    seen = repr((proposal.names, proposal.dtau, proposal.steps, tau))
+    return int.from_bytes(hashlib.sha256(seen.encode()).digest()[:7], "big")
