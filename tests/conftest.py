@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 from dualopt import namespace
+from dualopt.catalog import ENTRIES, FAMILIES
 from dualopt.namespace import Backend
 from dualopt_conformance import backends as backends  # registers "strict"
 from dualopt_conformance import probe
@@ -40,22 +41,29 @@ if "torch" in _names:
 
 
 # JAX compiles every operation for every new shape, so its tests take longer than those of all others together: they
-# are long ones, and without DUALOPT_BACKENDS only those of all rows and of the exact tier.
+# are long ones, and without DUALOPT_BACKENDS only those of elementwise rows and of the exact tier.
 _params = [pytest.param(name, marks=pytest.mark.long) if name == "jax" else name for name in _names]
 
 
 EVERYWHERE = ("test_rows", "test_exact")  # tests that no backend is left out of
-SOON = (*EVERYWHERE, "test_cases", "test_conformance", "test_cautious", "test_long")  # those of "strict" in `make test`
+SOON = ("test_exact", "test_cases", "test_conformance", "test_cautious", "test_long")  # where "strict" is no long test
+
+
+def _is_of_matrices(item: pytest.Item) -> bool:
+    """Is it a test of a row that multiplies matrices?"""
+    row = item.name.partition("[jax-")[2].partition(" ")[0]
+    return row in ENTRIES and ENTRIES[row] not in FAMILIES["elementwise"]
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """JAX on tests of `EVERYWHERE` alone; "strict", which checks every call, on the others when there is time."""
+    """JAX on tests of `EVERYWHERE` alone, and of elementwise rows; "strict", which checks every call, on the others when
+    there is time."""
     left_out = []
     for item in items:
         there = getattr(item, "callspec", None)
         name = there.params.get("backend") if there is not None and not _chosen else None
-        if name == "jax" and item.path.stem not in EVERYWHERE:
+        if name == "jax" and (item.path.stem not in EVERYWHERE or _is_of_matrices(item)):
             left_out.append(item)
         elif name == "strict" and item.path.stem not in SOON:
             item.add_marker(pytest.mark.long)

@@ -515,6 +515,7 @@ def test_a_file_that_is_no_record(text: str, tmp_path: Path) -> None:
         Record.load(tmp_path / "none.json")
 
 
+@pytest.mark.long
 def test_the_page_of_a_record(tmp_path: Path) -> None:
     """Every case, every goal and every picture is there, and the same record gives the same bytes."""
     record = whole()
@@ -569,6 +570,7 @@ def test_without_a_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert str(tmp_path) in said
 
 
+@pytest.mark.long
 def test_a_record_is_shown_again(tmp_path: Path) -> None:
     whole().save(tmp_path / "record.json")
     out = command("--record", tmp_path / "record.json", "--page", tmp_path / "speed.md").stdout
@@ -584,6 +586,7 @@ def test_help_needs_no_framework() -> None:
     assert done.stdout.strip().endswith("[]")
 
 
+@pytest.mark.long
 def test_a_whole_run_in_processes(tmp_path: Path) -> None:
     """The coordinator imports no framework, and a real worker answers."""
     pytest.importorskip("torch")

@@ -225,6 +225,7 @@ def test_actions_follow_optax(make: str, knobs: dict[str, Any], at: str | None) 
     same(ours(knobs_of(f"optax-{make}", lr=0.01, **stated)), theirs, lost)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_muon_of_optax_is_the_same_but_for_its_first_weights(nesterov: bool) -> None:
     optax = pytest.importorskip("optax")

@@ -454,6 +454,7 @@ class Training:
             self.opt.update(self.params, {n: p - self.targets[n] for n, p in self.params.items()}, count=count)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tier", ["exact", "fast"])
 @pytest.mark.parametrize("motion", ["multiplicative", "transported"])
 def test_it_trains(framework: str, tier: str, motion: str) -> None:

@@ -45,6 +45,7 @@ def factor(z: Array) -> Array:
     return (u * (s > 1e-9 * s.max())[..., None, :]) @ vh
 
 
+@pytest.mark.long
 def test_the_table_in_the_docs_is_of_this_code() -> None:
     text = DOCS.read_text()
     assert table() in text

@@ -88,9 +88,8 @@ def test_two_processes_agree(two: tuple[Path, Path], capsys: pytest.CaptureFixtu
     assert "two" in told
 
 
-@pytest.mark.parametrize(
-    "backend", ["torch", *(pytest.param(name, marks=pytest.mark.long) for name in ("mlx", "strict"))]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["torch", "mlx", "strict"])
 def test_backends_agree(two: tuple[Path, Path], tmp_path: Path, backend: str) -> None:
     """Another library, in another process with another number of threads: not a bit apart in the exact tier."""
     if backend not in namespace.installed():
