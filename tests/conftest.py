@@ -57,7 +57,7 @@ def _is_of_matrices(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """JAX on tests of `EVERYWHERE` alone, and of elementwise rows; "strict", which checks every call, on the others when
+    """JAX on tests of `EVERYWHERE` alone, of elementwise rows; "strict", which checks every call, on the others when
     there is time."""
     left_out = []
     for item in items:
