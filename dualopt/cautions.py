@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from .counts import Count, complement
 from .planned import PlannedGroup
-
-HALF_SPACING = {"bfloat16": 2.0**-9, "float16": 2.0**-12}  # largest relative change that rounds away
+from .storage import HALF, UNIT
 
 
 def unstated(count: Count, groups: Sequence[PlannedGroup]) -> None:
@@ -38,7 +37,7 @@ def too_fine(count: Count, groups: Sequence[PlannedGroup], dtypes: Mapping[str, 
             continue  # what shrinks is kept in the working type, or the half-life sets another speed
         lost = complement(count.per_update, planned.shrink_half_life)
         for name in planned.names:
-            spacing = HALF_SPACING.get(dtypes[name], 0.0)
+            spacing = UNIT[dtypes[name]] / 2 if dtypes[name] in HALF else 0.0  # below it no number changes
             if 0 < lost < spacing:
                 warnings.warn(
                     f"group {planned.group.name!r}: {name!r} is {dtypes[name]} and shrinks by {lost:.1e} per "

@@ -12,6 +12,9 @@ import numpy as np
 
 Numpy = np.ndarray[Any, Any]
 
+UNIT = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}  # the most, relative to
+# itself, that a number is rounded by: half a spacing over the least of a binade
+
 _QUIET = np.uint32(0x40)  # set in a NaN, whose other bits may all be in the half that is dropped
 
 

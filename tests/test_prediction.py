@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualopt import ENTRIES, Count, Group, Recipe, Schedule, half_life, replay
+from dualopt import ENTRIES, Count, Group, Recipe, Schedule, half_life, replay, steady
 from dualopt.analysis import course, equilibria, weights
 from dualopt.analysis.motions import life_of, path_of
 from dualopt.analysis.prediction import Prediction, predict
@@ -59,7 +59,7 @@ def turned(before: Any, after: Any) -> float:
 
 
 ADDITIVE = {"step": 0.02, "shrink_half_life": 60.0}
-POLAR = 1 - math.sqrt(0.76)  # A of a polar factor is an upper estimate: A/S of square matrices, see `steady`
+POLAR = 1 - math.sqrt(steady.SQUARE_POLAR)  # A of a polar factor is an upper estimate
 RUNS: dict[str, tuple[dict[str, Any], float]] = {  # what is run, and by how much the prediction may be too large
     "rmsprop": ({"optimizer": "rmsprop"}, 0.0),
     "sign_sgdm": ({"optimizer": "sign_sgdm"}, 0.0),

@@ -4,9 +4,14 @@ The eigenvalues λ of X Xᵀ/max(m, n), for an (m, n) matrix X of independent en
 
     √((b − λ)(λ − a)) / (2π y λ)     a, b = (1 ∓ √y)²     y = min(m, n)/max(m, n)     (Marchenko and Pastur)
 
-for large matrices, and the mean 1. With k = min(m, n) the input of the iteration has the singular values
+for large matrices, and the moments
 
-    frobenius   √(λ/k)        moment   √λ / (k (1 + y))^¼        aol   √(λ / (1 + (k − 1) √(2/(π max(m, n)))))
+    E λ = 1        E λ² = 1 + y        E λ⁴ = 1 + 6 y + 6 y² + y³
+
+With k = min(m, n) the input of the iteration has the singular values
+
+    frobenius   √(λ/k)                  moment   √λ / (k E λ²)^¼        eighth_moment   √λ / (k E λ⁴)^⅛
+    aol         √(λ / (1 + (k − 1) √(2/(π max(m, n)))))
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ import numpy as np
 from ..directions.norm_balls import SpectralBall
 from ..directions.normuon import RMS, PolarRows, RowScaled
 from ..directions.polar import SETS, Coefficients, Way
-from ..directions.polar.sets import AOL, MOMENT
+from ..directions.polar.sets import AOL, EIGHTH, FROBENIUS, MOMENT
 from ..directions.symmetry import AFTER, Spectral
 from ..recursion import Row, Shape
 
@@ -54,12 +59,12 @@ def of_noise(chosen: Coefficients, normalise: str, m: int, n: int) -> float:
     phi = (np.arange(NODES) + 0.5) * (math.pi / NODES)
     eigen = 1 + y - 2 * math.sqrt(y) * np.cos(phi)
     weights = np.sin(phi) ** 2 / eigen
-    if normalise == MOMENT:
-        scale = 1 / math.sqrt(k * (1 + y))
-    elif normalise == AOL:
-        scale = 1 / (1 + (k - 1) * math.sqrt(2 / (math.pi * max(m, n))))
-    else:
-        scale = 1 / k
+    scale = {
+        FROBENIUS: 1 / k,
+        MOMENT: (k * (1 + y)) ** -0.5,
+        EIGHTH: (k * (1 + 6 * y + 6 * y**2 + y**3)) ** -0.25,
+        AOL: 1 / (1 + (k - 1) * math.sqrt(2 / (math.pi * max(m, n)))),
+    }[normalise]
     out = np.array([chosen.response(math.sqrt(min(1.0, scale * x))) for x in eigen.tolist()])
     return math.sqrt(float(np.sum(weights * out**2) / np.sum(weights)))
 

@@ -40,11 +40,11 @@ from ..motion.targeted import Targeted
 from ..plan import Plan
 from ..planned import PlannedGroup
 from ..shrink import Cautious
+from ..steady import SQUARE_POLAR
+from ..storage import UNIT
 from .reading import SIGNED, average
 
-SQUARE_POLAR = 0.76  # A over its estimate, of polar factors of square matrices: see `steady`
 ROUNDING = 2.0**-20  # of a sum of products in float32, relative to that of their absolute values
-STORED = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}  # half a spacing of θ
 ERRORS = 4.0
 ROUNDS = 4  # roundings of θ in a motion that is not a sum
 PREDICTED = ("rms", "update", "angle", "shrink", "u_theta", "g_m")
@@ -112,7 +112,7 @@ def forecasts(plan: Plan, starts: Mapping[str, float], updates: int, dtypes: Map
             list(
                 followed(planned, plan, i, updates, [row for row in found if row.group == planned.group.name], starts)
             ),
-            max((STORED[dtypes.get(name, "float32")] for name in planned.names), default=0.0),
+            max((UNIT[dtypes.get(name, "float32")] for name in planned.names), default=0.0),
         )
         for i, planned in enumerate(plan.groups)
     )
@@ -204,7 +204,7 @@ def _bands(
     angle = float(curves["angle"].max()) if "angle" in curves else 1.0
     turned = stored + math.sqrt(3 * ROUNDING) * lost
     moved = 0.0 if _steps(planned) or "rms" not in curves else ROUNDS * stored * float(curves["rms"].max())
-    shrink = Band(1.0, 1.0, STORED["float32"] + ERRORS * stored / math.sqrt(entries) + ROUNDING * angle)
+    shrink = Band(1.0, 1.0, UNIT["float32"] + ERRORS * stored / math.sqrt(entries) + ROUNDING * angle)
     masked = 1.0
     if isinstance(getattr(planned.row.motion, "shrink", None), Cautious):
         whole = max(float(one.run.k["c_a"].max()) for _, one in sized)

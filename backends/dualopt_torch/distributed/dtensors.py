@@ -94,11 +94,11 @@ def mesh_axis(parameters: Mapping[str, torch.Tensor]) -> tuple[Any, int] | None:
     Raises:
         DistributionError: naming the parameter that is laid out in another way than by `fully_shard`.
     """
-    from torch.distributed.tensor import Replicate, Shard
-
     kinds = {name: is_sharded(x) for name, x in parameters.items()}
     if not any(kinds.values()):
         return None
+    from torch.distributed.tensor import Replicate, Shard
+
     plain = next((name for name, kind in kinds.items() if not kind), None)
     if plain is not None:
         raise DistributionError(f"{plain!r} is not sharded and others are: apply fully_shard to the root module too")

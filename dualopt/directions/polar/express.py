@@ -18,17 +18,10 @@ import math
 
 import numpy as np
 
-from .sets import Quintic
+from .sets import Quintic, value
 
 CUSHION = 0.02407327424182761  # the authors'
 ROUNDS, CLOSE = 100, 1e-15  # of the exchange; it converges quadratically
-
-
-def value(p: Quintic, x: float) -> float:
-    """a x + b x³ + c x⁵."""
-    a, b, c = p
-    square = x * x
-    return x * (a + square * (b + square * c))
 
 
 def best(low: float, high: float) -> Quintic:

@@ -12,6 +12,13 @@ BOUNDS = (MOMENT, EIGHTH)  # found on the way
 POLISH: Quintic = (1.875, -1.25, 0.375)  # x(15 − 10x² + 3x⁴)/8: cubic convergence to 1 from (0, 1.5)
 
 
+def value(step: Quintic, x: float) -> float:
+    """a x + b x³ + c x⁵."""
+    a, b, c = step
+    square = x * x
+    return x * (a + square * (b + square * c))
+
+
 @dataclass(frozen=True)
 class Coefficients:
     """A named set: one (a, b, c) per step, the divisor of the normalised input, and its source.
@@ -29,8 +36,8 @@ class Coefficients:
     def response(self, sigma: float) -> float:
         """What the iteration makes of one singular value of the normalised input."""
         x = sigma / self.safety
-        for a, b, c in self.steps:
-            x = x * (a + x * x * (b + x * x * c))
+        for step in self.steps:
+            x = value(step, x)
         return x
 
     def taking(self, steps: int) -> Coefficients:
@@ -75,18 +82,16 @@ FIVE = Coefficients(
     least=1e-2,
     source="You, modded-nanogpt (2025); dion, Emerging-Optimizers `quintic`",
 )
+_EXPRESS = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+    (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+)
 POLAR_EXPRESS = Coefficients(
     name="polar_express",
-    steps=_guarded(
-        (
-            (8.28721201814563, -23.595886519098837, 17.300387312530933),
-            (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
-            (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
-            (3.3184196573706015, -2.488488024314874, 0.51004894012372),
-            (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
-        ),
-        1.01,
-    ),
+    steps=_guarded(_EXPRESS, 1.01),
     safety=1.01,
     least=1e-2,
     source="Amsel et al., Polar Express (arXiv 2505.16932), ℓ = 1e-3",
@@ -94,16 +99,7 @@ POLAR_EXPRESS = Coefficients(
 WIDER = 1.05  # bfloat16 carries singular values near 1, of which Gram forms make most, past 1.01
 EXPRESS_5 = Coefficients(
     name="express_5",
-    steps=_guarded(
-        (
-            (8.287212018145624, -23.595886519098826, 17.300387312530926),
-            (4.107059111542195, -2.947849916737906, 0.5448431082926596),
-            (3.9486908534822907, -2.908902115962944, 0.5518191394370126),
-            (3.318419657370602, -2.488488024314875, 0.51004894012372),
-            (2.300652019954818, -1.66890398457475, 0.41880731195256693),
-        ),
-        WIDER,
-    ),
+    steps=_guarded(_EXPRESS, WIDER),
     safety=WIDER,
     least=1e-2,
     source="as `polar_express`, guarded for bfloat16 (`polar.express`)",
