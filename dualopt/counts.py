@@ -68,6 +68,17 @@ def half_life(retained: float, dtau: float) -> float:
     return math.inf if exponent == 0 else dtau / exponent
 
 
+def life_of_loss(lost: float, dtau: float) -> float:
+    """h with 1 − 2^(−Δτ/h) = lost, as exact for small losses: the inverse of `complement`. ∞ for 0, 0 for 1."""
+    if not (math.isfinite(dtau) and dtau > 0):
+        raise CountError(f"increment must be finite and > 0, got {dtau!r}")
+    if not 0 <= lost <= 1:
+        raise CountError(f"a lost fraction lies in [0, 1], got {lost!r}")
+    if lost in (0, 1):
+        return 0.0 if lost else math.inf
+    return -LN2 * dtau / math.log1p(-lost)
+
+
 def rescale(retained: float, r: float) -> float:
     """β* = β^r: the retention after the increment changed by the factor r = Δτ*/Δτ; h is unchanged."""
     if not (math.isfinite(r) and r >= 0):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualopt import Count, complement, half_life, halving_exponent, rescale, retention
-from dualopt.counts import increment
+from dualopt.counts import increment, life_of_loss
 from dualopt.errors import CountError
 
 DTAU = st.integers(1, 10**7)
@@ -46,6 +46,20 @@ def test_zero_and_infinity_are_exact() -> None:
     assert (half_life(1, 7), half_life(0.5, 7), half_life(0, 7)) == (math.inf, 7, 0)
     assert (rescale(0.9, 0), rescale(0, 0), rescale(0, 2), rescale(1, 5)) == (1, 1, 0, 1)
     assert rescale(0.25, 0.5) == 0.5
+
+
+@given(DTAU, st.floats(1e-300, 1 - 2**-53))
+def test_the_life_of_a_loss(dtau: int, lost: float) -> None:
+    """Its complement is the loss: h rounds four times, which 1 − 2^(−Δτ/h) magnifies by at most 1, and rounds five."""
+    found = life_of_loss(lost, dtau)
+    assert complement(dtau, found) == pytest.approx(lost, rel=9 * EPS, abs=0)
+    assert (life_of_loss(0, dtau), life_of_loss(1, dtau)) == (math.inf, 0)
+
+
+@pytest.mark.parametrize(("lost", "dtau"), [(-0.1, 1), (1.1, 1), (math.nan, 1), (0.5, 0), (0.5, math.inf)])
+def test_losses_that_no_life_has(lost: float, dtau: float) -> None:
+    with pytest.raises(CountError):
+        life_of_loss(lost, dtau)
 
 
 @given(DTAU, HALF_LIFE)

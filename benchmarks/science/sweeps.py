@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.gpt_rows import rows
 from dualopt import Recipe
-from dualopt.counts import LN2, complement
+from dualopt.counts import complement, life_of_loss
 from dualopt.errors import RecipeError
 
 from .gpt import Array
@@ -97,7 +97,7 @@ def shrunk(half_life: float, factor: float, recipe: Recipe) -> float:
     lost = factor * complement(recipe.count.per_update, half_life * unit)
     if lost >= 1:
         raise RecipeError(f"an update that loses {factor:g} times as much loses everything: there is no half-life")
-    return -LN2 * recipe.count.per_update / math.log1p(-lost) / unit
+    return life_of_loss(lost, recipe.count.per_update) / unit
 
 
 Measure = Callable[[Sequence[Recipe]], Array]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .. import cautions
-from ..counts import increment
+from ..counts import increment, life_of_loss
 from ..explain import Line, lines, schedules
 from ..motion.additive import Additive
 from ..motion.held import Held
@@ -204,7 +204,7 @@ def _outlook(
     share = added / (float(np.sum(added)) or 1.0)
     peak = int(np.argmax(life.eta if life.angle is None else life.angle))
     lost = float(path.lost[peak])
-    shrinks = math.inf if lost == 0 else 0.0 if lost >= 1 else -math.log(2) * run.dtau / math.log1p(-lost)
+    shrinks = life_of_loss(min(1.0, lost), run.dtau)
     threshold = _threshold(planned, life, path, peak)
     quarter = max(1, round(EARLY * updates))
     return Outlook(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..counts import LN2, complement, half_life, retention
+from ..counts import complement, half_life, life_of_loss, retention
 from ..errors import RecipeError
 from ..recursion import Action
 
@@ -61,10 +61,10 @@ class At:
         return half_life(retained, self.per_update)
 
     def life_of_loss(self, lost: float) -> float:
-        """h with 1 − 2^(−Δτ/h) = lost: the inverse of `complement`, as exact for small losses."""
+        """h with 1 − 2^(−Δτ/h) = lost."""
         if lost >= 1:
             raise self.error(f"one update would lose {lost:g} of what it shrinks; a half-life loses less than 1")
-        return math.inf if lost == 0 else -LN2 * self.per_update / math.log1p(-lost)
+        return life_of_loss(lost, self.per_update)
 
     def lost(self, life: float) -> float:
         return complement(self.per_update, life)

@@ -36,7 +36,7 @@ from ..analysis import equilibria
 from ..catalog import FAMILIES
 from ..clock import Clock
 from ..coordinates import COORDINATES
-from ..counts import LN2, Count, complement, increment, retention
+from ..counts import Count, complement, increment, life_of_loss, retention
 from ..directions.elementwise import Identity, Rms
 from ..errors import RecipeError
 from ..noise import Noise, noise_of
@@ -186,8 +186,7 @@ def _kept(action: Action, memories: str, factor: float, old: Count, new: Count) 
 
 def _coupled(half_life: float, factor: float, old: Count, new: Count) -> float:
     """The half-life whose loss per update is `factor` times what it was; 0 if that is everything."""
-    lost = factor * complement(old.per_update, half_life)
-    return math.inf if lost == 0 else -LN2 * new.per_update / math.log1p(-lost) if lost < 1 else 0.0
+    return life_of_loss(min(1.0, factor * complement(old.per_update, half_life)), new.per_update)
 
 
 def _family(optimizer: str) -> str:
