@@ -14,9 +14,7 @@ combination of step, on a grid of factors of 2 that is extended while the best i
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -238,9 +236,7 @@ def picture(valleys: Mapping[str, Array], losses: Losses, path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=claims.OUT)
-    asked = parser.parse_args(arguments)
+    asked = claims.parser(__doc__).parse_args(arguments)
     setting = Setting(load_text(), sweeps.TOKENS)
     losses = found(sweeps.TOKENS, partial(measured, setting=setting, store=Store(asked.out / "cautious.jsonl")))
     bowls = {form: descent(bowl, np.zeros(2), form, KEPT, SHOWN[2]) for form in FORMS}
@@ -252,10 +248,8 @@ def main(arguments: list[str] | None = None) -> None:
         f"are of {sweeps.PER_UPDATE:,} tokens. Seed noise is twice the standard error of a difference of two means "
         "over the seeds."
     )
-    text = f"{claims.opening(__doc__)}\n\n{told}\n\n![paths in the valley, and losses](cautious.png)\n\n{shown}"
-    holds = claims.write("cautious", text, judgement, {"losses": sweeps.plain(losses)}, asked.out)
-    print(f"{shown}\n\n{claims.table(judgement)}")
-    sys.exit(0 if holds else 1)
+    text = f"{claims.opening(__doc__)}\n\n{told}\n\n![paths in the valley, and losses](cautious.png)"
+    claims.finish("cautious", text, shown, judgement, {"losses": sweeps.plain(losses)}, asked.out)
 
 
 if __name__ == "__main__":

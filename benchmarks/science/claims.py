@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import platform
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -50,6 +51,20 @@ def opening(doc: str | None) -> str:
     if not command.startswith("    python -m"):
         raise ValueError("the docstring of an experiment is a line, its command, and what it does")
     return f"# {title}\n\n{text}"
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """The options that every experiment has."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--out", type=Path, default=OUT)
+    return made
+
+
+def finish(name: str, text: str, shown: str, claims: Sequence[Claim], data: dict[str, Any], out: Path) -> NoReturn:
+    """Write the page and the data, print the tables `shown`, and exit with 1 unless all claims hold."""
+    holds = write(name, f"{text}\n\n{shown}", claims, data, out)
+    print(f"{shown}\n\n{table(claims)}")
+    sys.exit(0 if holds else 1)
 
 
 def write(name: str, text: str, claims: Sequence[Claim], data: dict[str, Any], out: Path = OUT) -> bool:

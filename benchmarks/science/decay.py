@@ -17,10 +17,8 @@ the curvature of the parabola: the loss, in nats per byte, of a step that is a f
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -186,19 +184,15 @@ def picture(every: Sweeps, path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=claims.OUT)
-    asked = parser.parse_args(arguments)
+    asked = claims.parser(__doc__).parse_args(arguments)
     setting = Setting(load_text(), sweeps.TOKENS)
     measure = partial(measured, setting=setting, store=Store(asked.out / "decay.jsonl"))
     base = sweeps.recipe("adamw", sweeps.TOKENS)
     every = found(base, measure)
     picture(every, asked.out / "decay.png")
     told = f"{setting.told} AdamW: {sweeps.told(base)}"
-    text = f"{claims.opening(__doc__)}\n\n{told}\n\n![loss over the step](decay.png)\n\n{table(every)}"
-    holds = claims.write("decay", text, judged(every), {"losses": sweeps.plain(every)}, asked.out)
-    print(f"{table(every)}\n\n{claims.table(judged(every))}")
-    sys.exit(0 if holds else 1)
+    text = f"{claims.opening(__doc__)}\n\n{told}\n\n![loss over the step](decay.png)"
+    claims.finish("decay", text, table(every), judged(every), {"losses": sweeps.plain(every)}, asked.out)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,7 @@ of two means over the seeds, with the variance pooled over schedules.
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -222,9 +220,7 @@ def picture(memoryless: Mapping[str, Array], remembering: Mapping[str, Array], l
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=claims.OUT)
-    asked = parser.parse_args(arguments)
+    asked = claims.parser(__doc__).parse_args(arguments)
     setting = Setting(load_text(), sweeps.TOKENS)
     losses = found(sweeps.TOKENS, partial(measured, setting=setting, store=Store(asked.out / "equal_weight.jsonl")))
     memoryless, remembering = ({shape: weights(shape, beta) for shape in SHAPES} for beta in (0.0, BETA))
@@ -237,10 +233,8 @@ def main(arguments: list[str] | None = None) -> None:
         f"{sweeps.PER_UPDATE:,} tokens, half-lives of the shrink {lives} tokens; the schedules other than those of "
         "equal weights warm up for a sixteenth of the run."
     )
-    text = f"{claims.opening(__doc__)}\n\n{told}\n\n![weights of batches, and losses](equal_weight.png)\n\n{shown}"
-    holds = claims.write("equal_weight", text, judgement, {"losses": sweeps.plain(losses)}, asked.out)
-    print(f"{shown}\n\n{claims.table(judgement)}")
-    sys.exit(0 if holds else 1)
+    text = f"{claims.opening(__doc__)}\n\n{told}\n\n![weights of batches, and losses](equal_weight.png)"
+    claims.finish("equal_weight", text, shown, judgement, {"losses": sweeps.plain(losses)}, asked.out)
 
 
 if __name__ == "__main__":

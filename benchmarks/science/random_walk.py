@@ -14,7 +14,6 @@ takes nothing from the runs of AdamW; of those with a penalty it takes every neu
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -211,15 +210,14 @@ def picture(runs: dict[tuple[str, str], Walked], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = claims.parser(__doc__)
     parser.add_argument("--updates", type=int, default=UPDATES)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=claims.OUT)
     asked = parser.parse_args()
     runs = {(o, g): walked(o, g, asked.updates, asked.seed) for o in DECAY for g in ("one", "normal")}
     asked.out.mkdir(parents=True, exist_ok=True)
     picture(runs, asked.out / "random_walk.png")
-    text = f"{claims.opening(__doc__)}\n\n![norms and angles over the run](random_walk.png)\n\n{overview(runs)}"
+    text = f"{claims.opening(__doc__)}\n\n![norms and angles over the run](random_walk.png)"
     data = {
         run.label: {
             "norm": float(run.norm.mean()),
@@ -228,9 +226,7 @@ def main() -> None:
         }
         for run in runs.values()
     }
-    holds = claims.write("random_walk", text, judged(runs), {"runs": data}, asked.out)
-    print(f"{overview(runs)}\n\n{claims.table(judged(runs))}")
-    sys.exit(0 if holds else 1)
+    claims.finish("random_walk", text, overview(runs), judged(runs), {"runs": data}, asked.out)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,7 @@ several, the one whose largest distance is smallest.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -83,8 +81,7 @@ def data(one: Found) -> dict[str, object]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=claims.OUT)
+    parser = claims.parser(__doc__)
     parser.add_argument("--recommend", type=Path, default=RECOMMENDED, help="what `dualopt convert` reads")
     asked = parser.parse_args(arguments)
     setting = Setting(load_text(), sweeps.TOKENS)
@@ -97,12 +94,9 @@ def main(arguments: list[str] | None = None) -> None:
     updates = ", ".join(f"{setting.tokens / sweeps.PER_UPDATE / r:,.0f} at {r:g}x" for r in (1.0, *RATIOS))
     bases = (f"{sweeps.TITLES[one.optimizer]}: {sweeps.told(one.base)}" for one in every)
     told = " ".join([setting.told, f"Updates of a run: {updates}. Tuned recipes:", *bases])
-    body = transfer_report.tables(every)
-    text = f"{said}\n\n{told}\n\n![loss above the retuned step](transfer.png)\n\n{body}"
-    judged = transfer_report.judged(every)
-    holds = claims.write("transfer", text, judged, {one.optimizer: data(one) for one in every}, asked.out)
-    print(f"{body}\n\n{claims.table(judged)}")
-    sys.exit(0 if holds else 1)
+    text = f"{said}\n\n{told}\n\n![loss above the retuned step](transfer.png)"
+    found_of = {one.optimizer: data(one) for one in every}
+    claims.finish("transfer", text, transfer_report.tables(every), transfer_report.judged(every), found_of, asked.out)
 
 
 if __name__ == "__main__":
