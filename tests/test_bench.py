@@ -219,21 +219,19 @@ def moved(peer: Peer, rule: str, workload: Workload = SMALL, dtype: str = "float
 
 
 TORCH_PEERS = ("torch fused", "torch foreach", "torch for-loop")
-COMPILES = ("heavyball", "gram-newton-schulz")  # for a minute
 STEPS = sorted({(p.name, c.rule) for c in CASES.values() if c.kind == "step" for p in c.peers if p.family != "floor"})
 OWN = {p.name: p for c in CASES.values() for p in c.peers}
 
 
-@pytest.mark.parametrize(
-    ("name", "rule"),
-    [pytest.param(*pair, marks=pytest.mark.long) if pair[0] in COMPILES else pair for pair in STEPS],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "rule"), STEPS)
 def test_every_installed_peer_moves_every_parameter(name: str, rule: str) -> None:
     found = moved(OWN[name], rule, MATRICES if rule == "muon" else SMALL)
     assert np.isfinite(found).all()
     assert np.count_nonzero(found) > 0.9 * len(found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", ["dualopt", "dualopt, no compiler", "dualopt (MLX)", "dualopt (MLX) compiled", "optax"]
 )

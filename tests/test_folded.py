@@ -13,7 +13,7 @@ from dualopt_conformance.mutants import tried
 from .budgeted import assert_within, lockstep
 
 
-@pytest.mark.parametrize("tier", ["exact", "fast"])
+@pytest.mark.parametrize("tier", [pytest.param("exact", marks=pytest.mark.long), "fast"])
 @pytest.mark.parametrize("name", FOLLOWED)
 def test_evaluations_lie_inside(backend: Backend, name: str, tier: str) -> None:
     """In the exact tier, and with the backend's own sums, products and factorisations."""

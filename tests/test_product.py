@@ -58,7 +58,7 @@ def alternatives(key: str, default: Any) -> list[Any]:
         return [value for value in found.choices if value not in (default, EXACT)]
     if default is None or default == 0:
         middle = 0.5 * (found.low + found.high) if math.isfinite(found.high) else found.low + 0.5
-        middle = math.ceil(middle) if found.kind == "count" else middle
+        middle = found.low + 2 if found.kind == "count" else middle  # a larger count is that much more work
         return [5e3 if found.kind == "half-life" else middle]
     return []
 

@@ -364,7 +364,9 @@ onload = () => {{
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-@pytest.mark.parametrize("name", ["failing", "three", "only shown", "large", "hostile"])
+@pytest.mark.parametrize(
+    "name", ["failing", *(pytest.param(n, marks=pytest.mark.long) for n in ("three", "only shown", "large", "hostile"))]
+)
 def test_in_a_browser(tmp_path: Path, width: int, name: str) -> None:
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
