@@ -10,8 +10,9 @@ if z is put together and u is cut up in between. The three after one another are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from .assignment import flops
 from .buckets import stacks
 from .directions import Descent
 from .executor import kind, stacked
@@ -32,6 +33,19 @@ def obstacle(row: Row) -> str | None:
         if not part.local:
             return f"its {what} needs whole matrices, and not its direction alone"
     return None
+
+
+def divisible(planned: PlannedGroup) -> bool:
+    """True if the directions of a group can be shared out, and are worth it."""
+    return not planned.row.local and obstacle(planned.row) is None
+
+
+def costs(planned: PlannedGroup, names: Iterable[str]) -> dict[str, int]:
+    """{name: cost of its direction} of a divisible group, for those of `names` that are not empty."""
+    descent, views = planned.row.direction, planned.views
+    assert isinstance(descent, Descent)
+    linear = descent.geometry.linear
+    return {name: flops(views[name].seen, linear=linear) for name in names if views[name].size}
 
 
 def before(xp: Namespace, row: Row, theta: Array, state: Arrays, evidence: Arrays, k: Scalars) -> tuple[Arrays, Array]:

@@ -126,6 +126,11 @@ def train_step(batch):
 params, counts = {"w": np.ones((4, 4), dtype=np.float32)}, 64
 gradients = [params] * 3
 """,
+    ("docs/distributed.md", "mlx"): MLX_MODEL
+    + """
+import dualopt
+recipe = dualopt.Recipe.from_dict({"group": [{"optimizer": "muon", "match": ["*.weight"]}, {"optimizer": "adamw"}]})
+""",
     ("docs/convert.md", "torch"): MODEL
     + """
 import dualopt

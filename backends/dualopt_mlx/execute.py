@@ -84,13 +84,20 @@ def executor_of(tier: str) -> Masked:
         scalars = {name: arrays.setdefault(id(k[name]), _arrays(k[name], same)) for name in theta}
         if tier == "fast" and planned.row.local:
             return updated(planned, theta, state, evidence, scalars, compiled=can_compile(), ok=ok)
-        new = plain(planned, theta, state, evidence, scalars)
-        return {
-            name: (masked(ok, x, theta[name]), {key: masked(ok, y, state[name][key]) for key, y in s.items()})
-            for name, (x, s) in new.items()
-        }
+        return kept_where(ok, plain(planned, theta, state, evidence, scalars), theta, state)
 
     return execute
+
+
+def kept_where(ok: mx.array | None, new: Mapping[str, Any], theta: Any, state: Any) -> Found:
+    """What an update made, as it is stored, where it may happen; what was there elsewhere."""
+    return {
+        name: (
+            masked(ok, narrowed(x, theta[name]), theta[name]),
+            {key: masked(ok, y, state[name][key]) for key, y in s.items()},
+        )
+        for name, (x, s) in new.items()
+    }
 
 
 def evaluated(tier: str) -> Execute:

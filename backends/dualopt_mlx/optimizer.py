@@ -17,6 +17,7 @@ import mlx.core as mx
 from mlx import nn
 
 from dualopt import cautions
+from dualopt.agreement import agreed
 from dualopt.errors import CountError, GradientError, NonFiniteError, RecipeError, StaleScalarsError
 from dualopt.microbatches import stream_of
 from dualopt.plan import Plan
@@ -26,6 +27,7 @@ from dualopt.watch import Monitor
 
 from .adopting import Adopting
 from .compiling import guarded
+from .distributed import Traffic, joined
 from .evaluation import Evaluating
 from .execute import can_compile, executor_of
 from .parameters import (
@@ -53,12 +55,17 @@ class Optimizer(Updating, Evaluating, Adopting):
             first gradient: `nn.value_and_grad` hides which arrays were tied.
         recipe: what to do.
         tier: ``"fast"``, or ``"exact"`` (the same bits on every framework; never compiled).
+        share: let the processes of this group (True: all) share out the directions of parameters that every one of
+            them holds, given equal gradients. See `docs/distributed.md`.
 
     Raises:
         RecipeError: the recipe does not fit the parameters, or the tier is unknown.
+        DistributionError: a layer holds a piece of a matrix that its row needs whole.
     """
 
-    def __init__(self, model: Tree, recipe: Recipe, *, tier: str = "fast") -> None:
+    def __init__(
+        self, model: Tree, recipe: Recipe, *, tier: str = "fast", share: mx.distributed.Group | bool | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.tier = tier
         self._execute = executor_of(tier)
@@ -67,6 +74,7 @@ class Optimizer(Updating, Evaluating, Adopting):
         self._shapes = {name: tuple(x.shape) for name, x in parameters.items()}
         self.plan = Plan(recipe, self._shapes, layout="channels_last")
         self.dtypes = {name: dtype_name(x) for name, x in parameters.items()}
+        self._sharing = joined(model, self.plan, share, tier)
         cautions.too_fine(self.plan.recipe.count, self.plan.groups, self.dtypes)
         self._largest = {name: self.plan.largest(name) for name in self._shapes}
         self._store = State(self.plan, self._start(parameters))
@@ -154,9 +162,15 @@ class Optimizer(Updating, Evaluating, Adopting):
         self._require_training("advance()")
         self._settle()
         self._drop()
-        everything = self.plan.propose(count, self._shapes)  # filled in all: a step compiled earlier may read others
-        chosen = None if names is None else [self._tied.get(name, name) for name in names]
-        ready = everything if chosen is None else self.plan.propose(count, chosen)
+
+        def find() -> tuple[Proposal, Proposal]:
+            everything = self.plan.propose(count, self._shapes)  # filled in all: steps compiled earlier may read others
+            chosen = None if names is None else [self._tied.get(name, name) for name in names]
+            return everything, everything if chosen is None else self.plan.propose(count, chosen)
+
+        found = find() if self._sharing is None else agreed(self._sharing, self.plan.tau, find)
+        assert found is not None  # nobody skips what has no gradients yet
+        everything, ready = found
         self._anchor(self._model, self._shapes)
         self._fill(everything)
         self._ready = ready
@@ -186,6 +200,11 @@ class Optimizer(Updating, Evaluating, Adopting):
             return found
 
         return guarded(run, [state, inputs, outputs], self.advance, self._drop)
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """What this process has sent and received; None if it works alone."""
+        return None if self._sharing is None else self._sharing.traffic
 
     @property
     def monitor(self) -> Monitor | None:

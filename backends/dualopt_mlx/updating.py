@@ -9,15 +9,19 @@ from typing import Any
 import mlx.core as mx
 from mlx.optimizers import Optimizer as Base
 
+from dualopt.agreement import agreed
 from dualopt.errors import RecipeError, StaleScalarsError
+from dualopt.halves import divisible
 from dualopt.microbatches import Evidence, Folding, measured
 from dualopt.plan import Plan
+from dualopt.planned import PlannedGroup
 from dualopt.proposal import Proposal
 from dualopt.recipe import TRUST
 from dualopt.recursion import Shape
 from dualopt.watch.measurement import Measurement
 
-from .execute import Masked, can_compile
+from .distributed import Given, Sharing
+from .execute import Masked, can_compile, kept_where
 from .finite import offending
 from .namespace import EXACT, FAST
 from .parameters import Named, Tree, gradients_of, traced, values_of
@@ -38,6 +42,7 @@ class Updating(Base):
     tier: str
     plan: Plan
     _execute: Masked
+    _sharing: Sharing | None
     _shapes: dict[str, Shape]
     _largest: dict[str, float]
     _tied: dict[str, str]
@@ -76,15 +81,23 @@ class Updating(Base):
             xp = EXACT if self.tier == "exact" else FAST
             return Folding(self.plan, xp, memory.__getitem__, k, stream=stream, keep=keep)
 
-        try:
-            found = measured(self.plan, gradients, samples, take=take, propose=propose, begin=begin)
-        except _BadError as error:
-            self._settle()
-            self._refuse(error.name)
+        def find() -> tuple[Evidence, Proposal] | None:
+            try:
+                return measured(self.plan, gradients, samples, take=take, propose=propose, begin=begin)
+            except _BadError as error:
+                self._settle()
+                self._refuse(error.name)
+                return None
+
+        sharing = self._sharing
+        together = sharing is not None and not self._store.captured()  # what is traced cannot be compared
+        found = agreed(sharing, self.plan.tau, find) if sharing is not None and together else find()
+        if found is None:  # skipped
             self._drop()
             return theta
-        assert found is not None
         evidence, proposal = found
+        if sharing is not None and is_traced:
+            bad = sharing.worst(bad)
         ok = self._store.consume(bad, frozenset(evidence)) if is_traced else None
         at = self.plan.tau
         measurement = self._watching.measurement(proposal, at, traced=is_traced)
@@ -133,20 +146,34 @@ class Updating(Base):
         """(parameters, memories) after the update that is ready, or before it where not `ok`; nothing is modified."""
         moved: Named = {}
         memory: Memory = {}
-        for planned in self.plan.groups:
-            names = [name for name in planned.names if name in evidence]
-            here = {name: theta[name] for name in names}
-            kept = {name: self._store.tree["memory"][name] for name in names}
-            given = {name: evidence[name] for name in names}
-            scalars = self._store.scalars(names)
+        updates = [self._given(planned, evidence, theta) for planned in self.plan.groups]
+        sharing = self._sharing
+        divided = [] if sharing is None else [u for u in updates if u.theta and divisible(u.planned)]
+        directed = sharing.directed(divided) if sharing is not None and divided else {}
+        for update in updates:
+            planned, here, kept, given, scalars = update.planned, update.theta, update.state, update.evidence, update.k
             if measurement:
                 measurement.before(planned, here, kept, given, scalars)
-            found = self._execute(planned, here, kept, given, scalars, ok)
+            if sharing is not None and divisible(planned):
+                found = kept_where(ok, sharing.moved(update, directed), here, kept)
+            else:
+                found = self._execute(planned, here, kept, given, scalars, ok)
             for name, (x, s) in found.items():
                 moved[name], memory[name] = x, s
             if measurement:
-                measurement.after(planned, {name: moved[name] for name in names}, memory)
+                measurement.after(planned, {name: moved[name] for name in here}, memory)
         return moved, memory
+
+    def _given(self, planned: PlannedGroup, evidence: Evidence, theta: Named) -> Given:
+        names = [name for name in planned.names if name in evidence]
+        memory = self._store.tree["memory"]
+        return Given(
+            planned,
+            {name: theta[name] for name in names},
+            {name: memory[name] for name in names},
+            {name: evidence[name] for name in names},
+            self._store.scalars(names),
+        )
 
     def _proposal(self, named: Mapping[str, Any], count: int | None) -> Proposal:
         raise NotImplementedError

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from dualopt import cautions
+from dualopt.agreement import Found, agreed
 from dualopt.coordinates import COORDINATES
 from dualopt.errors import CountError, GradientError, RecipeError, StaleScalarsError
 from dualopt.microbatches import GRADIENT, Evidence, stream_of
@@ -25,7 +26,6 @@ from dualopt.recipe import TRUST, Recipe
 
 from .adopting import Adopting
 from .checking import all_finite, check_fit
-from .distributed.agreement import Found, agreed
 from .distributed.dtensors import gradient_pieces
 from .distributed.execute import Divided
 from .distributed.joining import Share, joined

@@ -4,7 +4,6 @@ wire.py        collectives of one group of processes, and what they have moved
 dtensors.py    between sharded parameters and the pieces that this process holds
 layouts.py     where parameters lie, and how whole matrices come together and apart
 execute.py     one update over all processes
-agreement.py   one decision for all of them: carry out, skip or raise
 gathering.py   a snapshot of everything, on one process
 """
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from dualopt import halves
-from dualopt.assignment import assign, flops
+from dualopt.assignment import assign
 from dualopt.errors import DistributionError
 from dualopt.plan import Plan
 from dualopt.planned import PlannedGroup
@@ -42,11 +42,7 @@ def check(plan: Plan) -> None:
 
 def divides(plan: Plan) -> bool:
     """True if there are directions to share out."""
-    return any(_cut(planned) and planned.names for planned in plan.groups)
-
-
-def _cut(planned: PlannedGroup) -> bool:
-    return not planned.row.local and halves.obstacle(planned.row) is None
+    return any(halves.divisible(planned) and planned.names for planned in plan.groups)
 
 
 @dataclass(frozen=True)
@@ -86,8 +82,8 @@ class Divided(Executor):
 
     def _carry_out(self, updates: Sequence[Update]) -> None:
         here = [self._held(update) for update in updates] if self.layout.sharded else list(updates)
-        cut = [update for update in here if _cut(update.planned)]
-        others = [update for update in here if not _cut(update.planned)]
+        cut = [update for update in here if halves.divisible(update.planned)]
+        others = [update for update in here if not halves.divisible(update.planned)]
         owners = self._assigned(cut)
         if not owners:
             super().carry_out(others)
@@ -135,12 +131,7 @@ class Divided(Executor):
         """The process that computes the direction, for every parameter that is not empty."""
         names = tuple(name for update in cut for name in update.theta)
         if names not in self._owners:
-            costs = {
-                name: flops(view.seen, linear=update.planned.row.direction.geometry.linear)  # type: ignore[attr-defined]
-                for update in cut
-                for name, view in update.planned.views.items()
-                if name in update.theta and view.size
-            }
+            costs = {name: x for update in cut for name, x in halves.costs(update.planned, update.theta).items()}
             self._owners = {names: assign(costs, self.layout.wire.size)}
         return self._owners[names]
 

@@ -1,23 +1,30 @@
 """One decision for all processes: an update is carried out by all of them, skipped by all, or refused by all.
 
 The processes compare what they found, and a digest of the update that they are about to carry out: Δτ and τ, η of
-every group, and the parameters that have gradients. Three integers are reduced; no array changes before.
+every group, and the parameters that have gradients. Three integers are reduced, by a collective of the backend; no
+array changes before.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
-from dualopt.errors import DistributionError, NonFiniteError
-from dualopt.proposal import Proposal
-
-from .wire import Wire
+from .errors import DistributionError, NonFiniteError
+from .proposal import Proposal
 
 CARRY_OUT, SKIP, NONFINITE, REFUSE = range(4)  # the largest is what all do
 
 Found = TypeVar("Found", bound=tuple[Any, Proposal] | None)
+
+
+class Wire(Protocol):
+    """What a backend's processes compare numbers by."""
+
+    def largest(self, numbers: Sequence[int]) -> list[int]:
+        """The largest of each, over all processes, which all call this; |number| < 2**63."""
+        ...
 
 
 def agreed(wire: Wire, tau: int, find: Callable[[], Found]) -> Found | None:
@@ -56,8 +63,8 @@ def agreed(wire: Wire, tau: int, find: Callable[[], Found]) -> Found | None:
         return None
     if highest != -lowest:
         raise DistributionError(
-            "the processes are about to carry out different updates; nothing was changed. Call step() with the same "
-            "count everywhere, write the same lr, and let the same parameters have gradients"
+            "the processes are about to carry out different updates; nothing was changed. Give the same count "
+            "everywhere, write the same lr, and let the same parameters have gradients"
         )
     return found
 
