@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 import dualopt  # noqa: E402
 from dualopt.buckets import JOINED, SMALL, joined, pieces, stacks  # noqa: E402
 from dualopt.generator import Stream  # noqa: E402
-from dualopt_torch import Optimizer, execute  # noqa: E402
+from dualopt_torch import Optimizer, execute, kernels, vectors  # noqa: E402
 
 SHAPES = {
     "a": (40, 3),
@@ -186,6 +186,38 @@ def test_steps_make_no_arrays_as_large_as_the_model() -> None:
             peak = max(peak, alive)
     joint = 4 * 64 * 2**12
     assert joint <= peak <= 3 * joint
+
+
+@pytest.mark.skipif(not execute.can_compile(), reason="no C++ compiler")
+def test_half_precision_of_every_length_around_a_vector() -> None:
+    """Whole vectors and what is left over: at any length, and from any element of memory."""
+    row, keys = Optimizer(parameters(), recipe()).plan.groups[0].row, ("m", "v")
+    memory = [torch.from_numpy(np.array(Stream(2, key).bell((200,)))) for key in ("theta", "g", *keys)]
+    memory[3] = memory[3].square()
+    k = {name: 0.25 / (i + 1) for i, name in enumerate(row.needs)}
+    for size in range(2, 70):
+        found = []
+        for kernel in (kernels.compiled, kernels.blocked):
+            copies = [x.to(torch.bfloat16) if i < 2 else x.clone() for i, x in enumerate(memory)]
+            arrays = tuple(x[size : 2 * size] for x in copies)
+            if kernel is kernels.compiled:
+                kernel(row, keys, ("gradient",), arrays)(arrays[0], torch.tensor([*k.values()]), *arrays[1:])
+            else:
+                kernel(row, keys, ("gradient",))(arrays[0], k, *arrays[1:])
+            found.append(copies)
+        assert all(torch.equal(x, y) for x, y in zip(*found, strict=True))
+
+
+def test_loops_take_whole_vectors_of_the_narrowest_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import cpu_vec_isa
+    from torch._inductor.codegen import cpp
+
+    monkeypatch.setattr(cpp.TilingSelect, "select_tiling", lambda self: ([8], [-1], None))
+    monkeypatch.setattr(cpu_vec_isa, "pick_vec_isa", cpu_vec_isa.VecAVX2)
+    for dtypes, factor in (([torch.float32], 8), ([torch.float32, torch.bfloat16], 16), ([torch.float16], 16)):
+        with vectors.whole_vectors(dtypes):
+            assert cpp.TilingSelect().select_tiling() == ([factor], [-1], None)
+    assert cpp.TilingSelect().select_tiling() == ([8], [-1], None)
 
 
 def test_buckets() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import io
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -230,6 +232,11 @@ def test_one_kernel_per_rule_and_no_recompilation(monkeypatch):
                 run(named, opt, 20, first=20)
         assert len(made) == 2 * (k + 1)
     assert not counters["stats"]  # nothing went by torch.compile
+
+
+def test_the_package_leaves_the_compiler_out_until_it_is_needed():
+    code = "import sys, dualopt_torch; assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; {code}"], check=True)
 
 
 def test_a_compiled_train_step_counts_every_update():

@@ -21,6 +21,7 @@ from dualopt.buckets import pieces
 from dualopt.recursion import Row, step
 
 from .namespace import COMPILED, FAST
+from .vectors import whole_vectors
 
 Kernel = Callable[..., None]
 
@@ -105,7 +106,8 @@ def _kernel(
     inputs = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
     # Threads are those at the time of the call, not of compilation; sizes and strides are those of `elementwise`.
     options = {"cpp.dynamic_threads": True, "size_asserts": False, "alignment_asserts": False}
-    with tracing(TracingContext(inputs[0].fake_mode)), config.patch(options):
+    fake = TracingContext(inputs[0].fake_mode)
+    with tracing(fake), config.patch(options), whole_vectors(dtype for dtype, _ in like):
         made: Any = compile_fx_inner(graph, inputs)
 
     def run(theta: torch.Tensor, k: torch.Tensor, *others: torch.Tensor) -> None:

@@ -34,6 +34,7 @@ from .execute import Executor, recorded
 from .microbatches import Microbatches
 from .parameters import Named, named_parameters
 from .remembering import LINED
+from .untraced import untraced
 from .watching import Watching
 
 
@@ -121,7 +122,7 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
         super().__setstate__(saved)
         self._forget_lines()
 
-    @torch._dynamo.disable  # type: ignore[untyped-decorator]
+    @untraced
     @torch.no_grad()
     def step(
         self,
