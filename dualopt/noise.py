@@ -9,7 +9,8 @@
     the readout itself    unknown: that of the gradient      linear
 
 c_u² is that of a full-rank readout without zero lines; a polar factor by a coefficient set is off by the square
-of its singular values. A row whose direction is none of these turns, but has no known size.
+of its singular values, which predictions know (`analysis.spectra`). A row whose direction is none of these turns,
+but has no known size.
 """
 
 from __future__ import annotations

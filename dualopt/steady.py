@@ -14,8 +14,9 @@ on η; η sets the radius alone. The amplification A says how far successive u p
 For a direction that is linear in its readout z = μ m+ + (1 − μ) g the c_k are those of z, ρ_k = r β^k, and the sum
 is closed (`linear`); for a → 1 it is S(μ, β) = 1/Σ W_k², W_k the weights of past gradients in z (`readout`). For
 signs of Gaussian readouts c_k = (2/π) arcsin ρ_k (`arcsine`); where all ρ_k are small that is (2/π) S, the rule of
-rotational Lion, which is up to 5 % too large a norm for β₁ = β₂ = 0.9. Of a polar factor, whose c_k have no formula,
-S is an upper estimate: A/S is about 0.76 for square matrices (`SQUARE_POLAR`) and 0.92 to 0.97 at aspect ratio 4.
+rotational Lion, which is up to 5 % too large a norm for β₁ = β₂ = 0.9. For polar factors steps that are derived here
+take S, as their source does, which is an upper estimate: A/S is about 0.76 for square matrices (`SQUARE_POLAR`) and
+0.92 to 0.97 at aspect ratio 4. What a recipe does to weights is predicted with their own A (`analysis.spectra`).
 
 Arguments are complements, as everywhere: c = 1 − β of the memory, c_a = 1 − a, lost = 1 − a². Sources: Kosson et
 al. (arXiv 2305.17212), Chou (arXiv 2512.08217), JiHa-Kim's notes on steady states; the general μ and the finite-a

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import dualopt
-from dualopt.analysis.spectra import of_noise, spread
+from dualopt.analysis.spectra import of_noise, response_of
 from dualopt.catalog import complete, row
 from dualopt.directions.polar import SETS, Way, polar
 from dualopt.directions.polar.sets import AOL, EIGHTH, FROBENIUS, MOMENT
@@ -143,7 +143,8 @@ def test_polar_factors_of_noise_are_as_long_as_derived(name: str, m: int, n: int
     for scaling in {AOL} if name == AOL else {SETS[name].normalise, FROBENIUS, MOMENT, EIGHTH}:
         o = polar(np, z, name, Way(normalise=None if scaling == AOL else scaling))
         measured = math.sqrt(float(np.sum(o * o)) / (8 * min(m, n)))
-        assert of_noise(SETS[name], scaling, m, n) == pytest.approx(measured, rel=1 / min(m, n))
+        square, _ = of_noise(SETS[name], scaling, m, n)
+        assert math.sqrt(square) == pytest.approx(measured, rel=1 / min(m, n))
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -160,15 +161,17 @@ def test_the_range_of_a_set(name: str) -> None:
 
 def test_which_rows_have_a_range() -> None:
     def of(name: str, shape: tuple[int, ...] = (64, 64), **options: Any) -> tuple[float, float, float]:
-        return spread(row(name, complete(name, options)), shape)
+        found = response_of(row(name, complete(name, options)), shape)
+        return (0.0, 0.0, 0.0) if found is None else (found.least, math.sqrt(found.square), found.largest)
 
-    assert of("adamw") == of("scionc", norm="column") == of("muon", polar="exact") == (1.0, 1.0, 1.0)
-    assert of("normuon") == of("muon", (0, 3)) == (1.0, 1.0, 1.0)
+    assert of("adamw") == of("scionc", norm="column") == of("muon", (0, 3)) == of("muon", (9,)) == (0.0, 0.0, 0.0)
+    assert of("normuon") == of("muon", polar="exact") == of("freon", exponent=0.5) == (1.0, 1.0, 1.0)
     low, noise_, high = of("muon", polar="quintic")
     assert (low, high) == SETS["quintic"].range
     assert low < noise_ < high
     assert of("normuon", scale="mup", polar="quintic") == (low, noise_, high)
-    assert of("scionc", (1, 9), polar="quintic")[1] == SETS["quintic"].response(1.0)
+    assert of("scionc", (1, 9), polar="quintic")[1] == pytest.approx(SETS["quintic"].response(1.0), rel=1e-12)
+    assert of("scionc", (8, 4, 3, 3), norm="spectral_conv", polar="quintic") == of("muon", (8, 36), polar="quintic")
     large = of("muon", (2**16, 2**16), polar="five")
     assert large[0] == large[1] < SETS["five"].range[0]  # singular values below `least`
     longer, plain = of("muon", polar="quintic", iterations=8), of("muon", polar="quintic")

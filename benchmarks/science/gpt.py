@@ -76,7 +76,20 @@ class Members:
 
     def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """(recipes, seeds) of tokens (seeds, batch, length)."""
-        flat = {name: value.flatten(0, 1) for name, value in self.values.items()}
+        return self._losses(self.values, inputs, targets)
+
+    def scores(self, batches: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """(recipes, seeds): the mean over batches, at the weights that are evaluated."""
+        plan = self.plans[0]
+        with torch.no_grad():
+            values = {
+                name: plan.groups[plan.group_of[name]].row.evaluate(FAST, value, self.state[name], {})
+                for name, value in self.values.items()
+            }
+            return torch.stack([self._losses(values, *one) for one in batches]).mean(0)
+
+    def _losses(self, values: Mapping[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+        flat = {name: value.flatten(0, 1) for name, value in values.items()}
         x, y = (tokens.repeat(self.many[0], 1, 1) for tokens in (inputs, targets))
         found: Tensor = vmap(self._one)(flat, x, y)
         return found.reshape(self.many)
@@ -130,24 +143,38 @@ def losses(
         config: of the model.
         tick: called after every update.
     """
+    return courses(recipes, seeds, (tokens,), text, config=config, tick=tick)[..., 0]
+
+
+def courses(
+    recipes: Sequence[Recipe],
+    seeds: Sequence[int],
+    at: Sequence[int],
+    text: Text,
+    *,
+    config: GPTConfig = CONFIG,
+    tick: Tick | None = None,
+) -> Array:
+    """The same after each of so many tokens, (recipes, seeds, at), in order; of averaged rows those of the mean."""
     per_update, context = recipes[0].count.per_update, config.context
-    if per_update % context or tokens % per_update:
-        raise ValueError(f"{tokens} tokens are no whole number of updates of {per_update}, in windows of {context}")
-    members, updates = Members(config, recipes, seeds), tokens // per_update
-    alive = torch.ones(members.many, dtype=torch.bool)
-    for done in range(updates):
-        drawn = [batch(text, seed, done, per_update // context, context) for seed in seeds]
+    for tokens in at:
+        if per_update % context or tokens % per_update:
+            raise ValueError(f"{tokens} tokens are no whole number of updates of {per_update}, in windows of {context}")
+    members, updates = Members(config, recipes, seeds), at[-1] // per_update
+    held_out = [_stacked([one] * len(seeds)) for one in validation(text, *HELD_OUT, context)]
+    alive, every = torch.ones(members.many, dtype=torch.bool), []
+    for done in range(1, updates + 1):
+        drawn = [batch(text, seed, done - 1, per_update // context, context) for seed in seeds]
         found = members.losses(*_stacked(drawn))
         alive &= found.isfinite()
         gradients = torch.autograd.grad(found.sum(), list(members.values.values()))
         members.update({name: g.nan_to_num(0, 0, 0) for name, g in zip(members.values, gradients, strict=True)})
+        if done * per_update in at:
+            scores = members.scores(held_out)
+            every.append(torch.where(alive & scores.isfinite(), scores, math.inf))
         if tick:
-            tick(done + 1, updates)
-    with torch.no_grad():
-        held_out = validation(text, *HELD_OUT, context)
-        scores = torch.stack([members.losses(*_stacked([one] * len(seeds))) for one in held_out]).mean(0)
-    found = torch.where(alive & scores.isfinite(), scores, math.inf)
-    return found.double().numpy()  # type: ignore[no-any-return]
+            tick(done, updates)
+    return torch.stack(every, -1).double().numpy()  # type: ignore[no-any-return]
 
 
 def _stacked(drawn: Sequence[Batch]) -> tuple[Tensor, Tensor]:

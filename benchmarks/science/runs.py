@@ -26,12 +26,13 @@ from .gpt import Array
 
 @dataclass(frozen=True)
 class Setting:
-    """What all runs of an experiment have in common."""
+    """What all runs of an experiment have in common; `at`: the tokens after which losses are also wanted."""
 
     text: Text
     tokens: int
     seeds: tuple[int, ...] = (0, 1, 2)
     config: GPTConfig = gpt.CONFIG
+    at: tuple[int, ...] = ()
 
     def key(self, recipe: Recipe) -> str:
         """A digest of everything that a run depends on; numbers to nine digits."""
@@ -42,6 +43,7 @@ class Setting:
             "model": dataclasses.asdict(self.config),
             "text": self.text.sha256,
         }
+        told |= {"at": self.at} if self.at else {}
         return sha256(json.dumps(_rounded(told), sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -62,30 +64,33 @@ def _rounded(value: Any) -> Any:
 
 
 class Store:
-    """{key: losses by seed} in a file, one line each; a line that was cut off is carried out again."""
+    """{key: what a run has shown} in a file, one line each; a line that was cut off is carried out again."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.known: dict[str, list[float]] = {}
+    def __init__(self, path: Path, what: str = "losses") -> None:
+        self.path, self.what = path, what
+        self.known: dict[str, Any] = {}
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             try:
                 found = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            self.known[found["key"]] = found["losses"]
+            self.known[found["key"]] = found[what]
 
-    def add(self, key: str, losses: Sequence[float]) -> None:
-        self.known[key] = list(losses)
+    def add(self, key: str, shown: Any) -> None:
+        self.known[key] = shown
         self.path.parent.mkdir(parents=True, exist_ok=True)
         whole = not self.path.exists() or self.path.read_bytes()[-1:] in (b"\n", b"")
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(("" if whole else "\n") + json.dumps({"key": key, "losses": list(losses)}) + "\n")
+            file.write(("" if whole else "\n") + json.dumps({"key": key, self.what: shown}) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
 
 def measured(recipes: Sequence[Recipe], setting: Setting, store: Store) -> Array:
-    """Validation losses (recipes, seeds), from the store or by training; ∞ where a run diverged."""
+    """Validation losses (recipes, seeds), from the store or by training; ∞ where a run diverged.
+
+    With `setting.at` they are (recipes, seeds, at and the end).
+    """
     missing = {setting.key(recipe): recipe for recipe in recipes if setting.key(recipe) not in store.known}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -93,11 +98,13 @@ def measured(recipes: Sequence[Recipe], setting: Setting, store: Store) -> Array
         for part in _together(missing, max(1, gpt.MEMBERS // len(setting.seeds))):
             here = progress.add_task("updates")
             tick = lambda done, of: progress.update(here, completed=done, total=of)  # noqa: E731, B023
-            found = gpt.losses(
-                list(part.values()), setting.seeds, setting.tokens, setting.text, config=setting.config, tick=tick
-            )
+            given, more = (list(part.values()), setting.seeds), {"config": setting.config, "tick": tick}
+            if setting.at:
+                found = gpt.courses(*given, (*setting.at, setting.tokens), setting.text, **more)
+            else:
+                found = gpt.losses(*given, setting.tokens, setting.text, **more)
             for key, losses in zip(part, found, strict=True):
-                store.add(key, [float(x) for x in losses])
+                store.add(key, losses.tolist())
             progress.remove_task(here)
             progress.advance(every, len(part))
     return np.array([store.known[setting.key(recipe)] for recipe in recipes])

@@ -5,6 +5,7 @@
     walks         how the RMS of weights changes over a run on noise; mean fields
     equilibria    where it settles, and how fast weights turn there; published rows in raw knobs
     sizes         how large the updates of every row are
+    spectra       what functions of singular values make of noise
     stability     the largest curvature that a step stands
 
 are formulas of arrays and numbers; these read recipes, import the core and nothing of it imports them:

@@ -55,15 +55,18 @@ def followed(
     slope: float | None = None,
 ) -> Iterator[Followed]:
     """The parameters `rows` of group i of `plan` over a run of so many updates."""
-    shared: tuple[Course, Life] | None = None
+    shared: Course | None = None
+    lives: dict[Shape, tuple[Course, Life]] = {}
     paths: dict[tuple[Shape, float], tuple[Course, Life, Path]] = {}
     for row in rows:
         shape = planned.views[row.names[0]].logical
         if shared is None or isinstance(planned.row.motion, Settled):  # only there η depends on the shape
-            run = course(plan, i, shape, updates)
-            shared = run, life_of(planned, run)
+            shared = course(plan, i, shape, updates)
+        if shape not in lives:
+            lives[shape] = shared, life_of(planned, shared, shape)
+        run, life = lives[shape]
         known = [starts[name] for name in row.names if name in starts]
         start = math.sqrt(sum(x * x for x in known) / len(known)) if known else assumed_start(row.shape)
         if (shape, start) not in paths:
-            paths[shape, start] = (*shared, path_of(planned, shared[1], shared[0], shape, start, slope))
+            paths[shape, start] = run, life, path_of(planned, life, run, shape, start, slope)
         yield Followed(row, start, not known, *paths[shape, start])

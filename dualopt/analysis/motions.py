@@ -10,7 +10,7 @@
     on a sphere      that of the walk with this angle         φ; hyperball arctan η
     rotations        the same                                 0.2 η/RMS(θ)
 
-Signs walk like a linear direction whose steady state is theirs.
+Signs and polar factors walk like a linear direction whose steady state is theirs.
 """
 
 from __future__ import annotations
@@ -40,16 +40,18 @@ from . import equilibria, walks, weights
 from .course import Course
 from .recurrence import Floats, complements, forward
 from .sizes import Size, size_of
+from .spectra import Response, response_of
 
 NODES = 33
 
 
 @dataclass(frozen=True)
 class Life:
-    """A group over its run, whatever the shape of its parameters.
+    """A group over its run, for parameters of one shape.
 
     Attributes:
         noise, mu, c: how it responds to noise, μ, and 1 − β of an update.
+        response: of polar factors, what their singular values do.
         eta: η, (t,); ones where the motion has no step.
         aged: the same times the correction of the readout for its age, over that of the root that it lacks.
         lost: 1 − a on the mean over entries; None: it depends on the radius.
@@ -61,6 +63,7 @@ class Life:
     noise: Noise
     mu: float
     c: float
+    response: Response | None
     eta: Floats
     aged: Floats
     lost: Floats | None
@@ -70,7 +73,8 @@ class Life:
 
     def total(self, lost: float) -> float:
         """A at this 1 − a."""
-        return 1.0 if lost >= 1 else self.noise.amplification(lost, self.mu, self.c)
+        responding = self.response or self.noise
+        return 1.0 if lost >= 1 else responding.amplification(lost, self.mu, self.c)
 
     def totals(self, lost: Floats) -> Floats:
         """A at every 1 − a."""
@@ -94,8 +98,8 @@ def _sampled(f: Callable[[float], float], x: Floats) -> Floats:
     return np.interp(np.sqrt(x), at, [f(float(y) ** 2) for y in at])
 
 
-def life_of(planned: PlannedGroup, course: Course) -> Life:
-    """The life of a group on a course."""
+def life_of(planned: PlannedGroup, course: Course, shape: Shape) -> Life:
+    """The life of parameters of this logical shape on the course of their group."""
     motion, action, k = planned.row.motion, planned.action, course.k
     noise = noise_of(planned.row.direction, action)
     mu, c = noise.memory(action, Clock(course.dtau, course.dtau))
@@ -103,7 +107,7 @@ def life_of(planned: PlannedGroup, course: Course) -> Life:
     aged = eta * k["r_m"] if "r_m" in k else eta
     if isinstance(noise.geometry, Rms) and not noise.geometry.corrected:
         aged = aged / np.sqrt(complements(course.tau, action["second_memory_half_life"]))
-    life = Life(noise, mu, c, eta, aged, None, None, None, 0.0)
+    life = Life(noise, mu, c, response_of(planned.row, shape), eta, aged, None, None, None, 0.0)
     if isinstance(motion, Held | Multiplicative):
         return life
     if isinstance(motion, Additive):
@@ -159,6 +163,14 @@ class Path:
     spread: float | None = None
 
 
+def sized(planned: PlannedGroup, life: Life, shape: Shape) -> Size:
+    """How large the updates of parameters of this logical shape are, iterated polar factors as they come out."""
+    size, response = size_of(planned.row.direction, life.noise, shape, life.mu, life.c), life.response
+    if response is None or size.noise is None or size.most is None:
+        return size
+    return Size(size.noise * response.square, size.most * response.largest**2)
+
+
 def path_of(
     planned: PlannedGroup, life: Life, course: Course, shape: Shape, start: float, slope: float | None = None
 ) -> Path:
@@ -168,7 +180,7 @@ def path_of(
     of Adam with a penalty.
     """
     motion, action = planned.row.motion, planned.action
-    size = size_of(planned.row.direction, life.noise, shape, life.mu, life.c)
+    size = sized(planned, life, shape)
     peak = int(np.argmax(life.eta))
     if isinstance(motion, Sphere | Rotational) and life.lost is not None and life.angle is not None:
         rms = np.full(course.tau.shape, start)
@@ -239,7 +251,7 @@ def _walk(life: Life, lost: Floats, size: Size, start: float) -> walks.Walk:
         aging = np.divide(life.aged, life.eta, out=np.ones(life.eta.shape), where=life.eta > 0)
         return walks.Walk(found.square, found.update * aging**2)
     ratio = 1.0
-    if life.noise.signs:
+    if life.noise.signs or life.response:
         at = float(lost[int(np.argmax(life.eta))])
         ratio = life.total(at) / steady.linear(at, life.mu, life.c)
     found = walks.walk(life.eta, lost, life.mu, life.c, start=start**2, square=size.noise * ratio, sized=walks.FIXED)

@@ -1,8 +1,8 @@
 """What a recipe will do to a model: its time constants, sizes, angles and memories, group by group, without training.
 
 Gradients are taken to be noise. Where they agree, weights are larger, at most as large as their ball, and turn more
-slowly; where rows are polar factors sizes are upper estimates (`steady`). What depends on the size or the spectrum of
-gradients is None.
+slowly; where rows are relatives of polar factors sizes are upper estimates (`steady`). What depends on the size or the
+spectrum of gradients is None.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Outlook:
     """A group. Half-lives and periods are in counts.
 
     Attributes:
-        readout, memory_half_life, amplification: μ, h_m (0: none), and A at the peak, of one update's memory.
+        readout, memory_half_life, amplification: μ, h_m (0: none), and A at the peak, of the largest parameter.
         shrink_half_life: h_a at the peak of the step, of the walk that the motion amounts to; inf: nothing shrinks.
         period: the count after which a tenth of an update is left.
         left: the share of the initial weights at the end.

@@ -3,8 +3,10 @@
 A band is low x − slack ... high x + slack around the prediction x. Factors are products of
 
     1 ± 4/√(2n)      of n entries that are drawn once: four standard errors of a root mean square
-    σ_low ... σ_high of the coefficient set, where polar factors are iterated (`analysis.spectra`)
-    √0.76            where A is an upper estimate (polar factors): weights are smaller by that, and turn faster
+    σ_low ... σ_high of the coefficient set over that of noise, where polar factors are iterated (`analysis.spectra`)
+    √(A' ... S')/A   of polar factors, where A is that of large matrices of noise: A' = A (1 − 0.12/√k) with k the rank,
+                     as small ones agree for a shorter time, and S' that of a direction that is linear in its readout
+    √0.76            where A is that upper estimate: weights are smaller by that, and turn faster
     1 + √(1 − a)     what is neglected of cautious shrink: weights are that much smaller, or larger by as little
 
 and the slack is 4/√n of a cosine of independent vectors. Of angles it is what rounding turns: ε of the type that θ is
@@ -25,10 +27,9 @@ import numpy as np
 from ..analysis.course import MOST_UPDATES
 from ..analysis.following import Followed, followed
 from ..analysis.motions import Life
+from ..analysis.motions import sized as updates_of
 from ..analysis.prediction import CURVE
 from ..analysis.recurrence import Floats
-from ..analysis.sizes import size_of
-from ..analysis.spectra import spread
 from ..directions.elementwise import Identity, Rms, Sign
 from ..directions.norm_balls import Ball, SpectralBall
 from ..directions.schatten import Freon
@@ -40,12 +41,13 @@ from ..motion.targeted import Targeted
 from ..plan import Plan
 from ..planned import PlannedGroup
 from ..shrink import Cautious
-from ..steady import SQUARE_POLAR
+from ..steady import SQUARE_POLAR, linear
 from ..storage import UNIT
 from .reading import SIGNED, average
 
 ROUNDING = 2.0**-20  # of a sum of products in float32, relative to that of their absolute values
 ERRORS = 4.0
+SMALL = 0.12  # 1 − A'/A of a 1x1 matrix is 0.11: A/S tends to ln 2 there, and to 0.777 for large square ones
 ROUNDS = 4  # roundings of θ in a motion that is not a sum
 PREDICTED = ("rms", "update", "angle", "shrink", "u_theta", "g_m")
 
@@ -198,8 +200,8 @@ def _bands(
 ) -> dict[str, Band]:
     """See the module."""
     lost = max(float(one.path.lost.max()) for _, one in sized)
-    error, least, largest = ERRORS / math.sqrt(2 * entries), *_singular(planned, sized)
-    estimate = SQUARE_POLAR if _estimated(planned.row.direction, sized[0][1].life) else 1.0
+    error, least, largest = ERRORS / math.sqrt(2 * entries), *_singular(sized)
+    shorter, longer = _agreeing(planned, sized, lost)
     low, high = (1 - error) * least, (1 + error) * largest
     angle = float(curves["angle"].max()) if "angle" in curves else 1.0
     turned = stored + math.sqrt(3 * ROUNDING) * lost
@@ -211,11 +213,11 @@ def _bands(
         masked, turned = 1 + math.sqrt(whole), turned + whole / 2
         shrink = Band(0.0, whole / lost if lost else 1.0, shrink.slack)
     bands = {
-        "rms": Band(low * math.sqrt(estimate) / masked, high * masked),
+        "rms": Band(low * math.sqrt(shorter) / masked, high * masked * math.sqrt(longer)),
         "update": Band(low, high, moved),
-        "angle": Band(low / masked, high * masked / math.sqrt(estimate), turned),
+        "angle": Band(low / masked / math.sqrt(longer), high * masked / math.sqrt(shorter), turned),
         "shrink": shrink,
-        "u_theta": Band(estimate, 1.0, ERRORS / math.sqrt(entries)),
+        "u_theta": Band(shorter, longer, ERRORS / math.sqrt(entries)),
         "g_m": Band(1.0, 1.0, ERRORS / math.sqrt(entries)),
     }
     return {name: Band(max(band.low, 0.0), band.high, band.slack) for name, band in bands.items() if name in curves}
@@ -226,10 +228,24 @@ def _steps(planned: PlannedGroup) -> bool:
     return isinstance(planned.row.motion, Additive)
 
 
-def _singular(planned: PlannedGroup, sized: Sequence[tuple[int, Followed]]) -> tuple[float, float]:
-    """(σ_low, σ_high) of all matrices."""
-    found = [spread(planned.row, planned.views[one.row.names[0]].logical) for _, one in sized]
-    return min(low for low, _, _ in found), max(high for _, _, high in found)
+def _singular(sized: Sequence[tuple[int, Followed]]) -> tuple[float, float]:
+    """(σ_low, σ_high) of all matrices, over that of noise."""
+    found = [one.life.response for _, one in sized]
+    ends = [(r.least / math.sqrt(r.square), r.largest / math.sqrt(r.square)) if r else (1.0, 1.0) for r in found]
+    return min(low for low, _ in ends), max(high for _, high in ends)
+
+
+def _agreeing(planned: PlannedGroup, sized: Sequence[tuple[int, Followed]], lost: float) -> tuple[float, float]:
+    """(A', S') over A, of all matrices."""
+    ends = []
+    for _, one in sized:
+        if one.life.response is not None:
+            k = min(planned.views[one.row.names[0]].logical[-2:])
+            whole = 1.0 if lost >= 1 else linear(lost, one.life.mu, one.life.c)
+            ends.append((1 - SMALL / math.sqrt(k), max(1.0, whole / one.life.total(lost))))
+        else:
+            ends.append((SQUARE_POLAR if _estimated(planned.row.direction, one.life) else 1.0, 1.0))
+    return min(low for low, _ in ends), max(high for _, high in ends)
 
 
 def _most(planned: PlannedGroup, sized: Sequence[tuple[int, Followed]]) -> dict[str, float]:
@@ -240,7 +256,7 @@ def _most(planned: PlannedGroup, sized: Sequence[tuple[int, Followed]]) -> dict[
     updates = []
     for n, one in sized:
         shape = planned.views[one.row.names[0]].logical
-        square = size_of(planned.row.direction, one.life.noise, shape, one.life.mu, one.life.c).most
+        square = updates_of(planned, one.life, shape).most
         if square is not None and isinstance(planned.row.motion, Additive):
             updates.append((n, float(one.life.eta.max()) * math.sqrt(square)))
     if len(updates) == len(sized):
@@ -249,7 +265,7 @@ def _most(planned: PlannedGroup, sized: Sequence[tuple[int, Followed]]) -> dict[
 
 
 def _estimated(direction: Any, life: Life) -> bool:
-    """True for polar factors and their relatives, whose A is an upper estimate; directions that nothing knows too."""
+    """True for relatives of polar factors, whose A is an upper estimate; directions that nothing knows too."""
     g = life.noise.geometry
     exact = isinstance(g, Identity | Rms | Sign | Lines) or (isinstance(g, Ball) and not isinstance(g, SpectralBall))
     return not exact and not (isinstance(g, Freon) and g.exponent == 0)
