@@ -29,6 +29,7 @@ from .clock import Clock
 
 if TYPE_CHECKING:
     from .fold import Fold
+    from .rounding import Storage
 
 Array = Any
 Namespace = Any
@@ -116,20 +117,26 @@ class Motion(Part, Protocol):
 
 @dataclass(frozen=True)
 class Row:
-    """A named optimizer: four parts, and where it comes from."""
+    """A named optimizer: four parts, and where it comes from.
+
+    ``storage``: how half-precision parameters are kept between updates, around the recursion (`executor.stored`);
+    None: rounded to nearest.
+    """
 
     name: str
     signal: Signal
     memory: Memory
     direction: Direction
     motion: Motion
+    storage: Storage | None = None
     source: str = ""
     resolved: Mapping[str, str] = field(default_factory=dict)  # structural choices, for reports
     folds: Mapping[str, Fold] = field(default_factory=dict)  # stream -> what is made of its microbatches
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        return self.signal, self.memory, self.direction, self.motion
+        four = self.signal, self.memory, self.direction, self.motion
+        return four if self.storage is None else (*four, self.storage)
 
     @property
     def needs(self) -> dict[str, tuple[str, ...]]:
@@ -169,7 +176,8 @@ class Row:
 
     def init(self, xp: Namespace, theta: Array) -> Arrays:
         """The state before the first update, for a parameter as the row sees it."""
-        return self.memory.init(xp, self.signal.zeros(xp, theta)) | self.motion.init(xp, theta)
+        begun = self.memory.init(xp, self.signal.zeros(xp, theta)) | self.motion.init(xp, theta)
+        return begun if self.storage is None else begun | self.storage.init(xp, theta)
 
     def evaluate(self, xp: Namespace, theta: Array, state: Arrays, k: Scalars) -> Array:
         """The parameters to evaluate at; θ itself unless the motion averages."""

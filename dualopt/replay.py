@@ -188,7 +188,8 @@ def _plan(recipe: Recipe, params: Named, dtype: str) -> Plan:
     for name, x in _arrays(params, "params").items():
         if not np.issubdtype(x.dtype, np.floating) and not np.issubdtype(x.dtype, np.integer):
             raise RecipeError(f"params: {name!r} is {x.dtype}; parameters are real numbers")
-    return Plan(recipe, {name: np.shape(x) for name, x in params.items()}, float64=dtype == "float64")
+    shapes = {name: np.shape(x) for name, x in params.items()}
+    return Plan(recipe, shapes, float64=dtype == "float64", dtypes=dict.fromkeys(shapes, dtype))
 
 
 def _check(t: int, plan: Plan, gradients: Mapping[str, Numpy], dtype: str) -> None:
@@ -225,20 +226,23 @@ def _trace(
     name: str,
 ) -> dict[str, dict[str, Numpy]]:
     """g, s and u of one parameter: what has its shape as it is stored, what has its own as the row sees it."""
-    seen = planned.views[name]
+    seen, storage = planned.views[name], planned.row.storage
     if seen.size == 0:
         return {"g": {}, "s": {}, "u": {}}
+    here, widen = theta[name], chosen.working
+    here = widen(here) if storage is None else storage.opened(widen, here, state[name])
+    kept = {key: x for key, x in state[name].items() if storage is None or key not in storage.keys}
     g, s, u = propose(
         xp,
         planned.row,
-        seen.apply(xp, chosen.working(theta[name])),
-        planned.seen(xp, name, state[name]),
-        planned.measured(xp, name, {key: chosen.working(x) for key, x in evidence[name].items()}),
+        seen.apply(xp, here),
+        planned.seen(xp, name, kept),
+        planned.measured(xp, name, {key: widen(x) for key, x in evidence[name].items()}),
         k[name],
     )
     shown = {
         "g": {key: x if key else seen.undo(xp, x) for key, x in g.items()},
-        "s": planned.stored(xp, name, {key: s[key] for key in state[name]}),
+        "s": planned.stored(xp, name, {key: s[key] for key in kept}),
         "u": {key: x if key else seen.undo(xp, x) for key, x in u.items()},
     }
     return {stage: {key: chosen.to_numpy(x) for key, x in arrays.items()} for stage, arrays in shown.items()}

@@ -62,6 +62,12 @@ class View:
             x = xp.permute_dims(x, tuple(self.axes.index(i) for i in range(len(self.axes))))
         return _shaped(xp, x, self.stored)
 
+    def placed(self, xp: Namespace, flat: Array) -> Array:
+        """An array with one axis, in the order of the portable layout, in the stored shape."""
+        x = flat.reshape(tuple(self.stored[i] for i in self.portable))
+        plain = tuple(range(len(self.portable)))
+        return x if self.portable == plain else xp.permute_dims(x, tuple(self.portable.index(i) for i in plain))
+
 
 def _shaped(xp: Namespace, x: Array, shape: Shape) -> Array:
     return x if tuple(x.shape) == shape else xp.reshape(x, shape)

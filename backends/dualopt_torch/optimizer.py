@@ -44,7 +44,8 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
     count, ``lr`` (the current η) and ``step`` (its peak). Without a schedule in the recipe ``lr`` may be
     written by torch's schedulers; with one it is written here, and a second writer is an error.
 
-    ``state[p]`` holds the row's memories (float32 for half-precision parameters), ``tau``, the count that this
+    ``state[p]`` holds the row's memories (float32 for half-precision parameters), what `rounding` of the group keeps
+    beside these, ``tau``, the count that this
     parameter has lived, and running sums of the host if the row has some.
 
     Args:
@@ -76,11 +77,12 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
         self._built = False
         self._named: Named = found.parameters
         self._frozen = found.frozen
-        self.plan = Plan(recipe, {name: tuple(p.shape) for name, p in self._named.items()}, float64=_all_double(found))
+        self.dtypes = {name: str(p.dtype).removeprefix("torch.") for name, p in self._named.items()}
+        shapes = {name: tuple(p.shape) for name, p in self._named.items()}
+        self.plan = Plan(recipe, shapes, float64=_all_double(found), dtypes=self.dtypes)
         self.tier = tier
         self._layout = joined(model, self._named, self.plan, share)
         self._execute = Executor(tier, compiled) if self._layout is None else Divided(tier, compiled, self._layout)
-        self.dtypes = {name: str(p.dtype).removeprefix("torch.") for name, p in self._named.items()}
         cautions.too_fine(self.plan.recipe.count, self.plan.groups, self.dtypes)
         self._ready: Proposal | None = None
         self._captured = False

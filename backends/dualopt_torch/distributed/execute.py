@@ -86,11 +86,18 @@ class Divided(Executor):
 
     def _carry_out(self, updates: Sequence[Update]) -> None:
         here = [self._held(update) for update in updates] if self.layout.sharded else list(updates)
+        opened = [self._storing.whole(u, self.layout.starts) for u in here if u.planned.row.storage is not None]
+        self._opened([*(u for u in here if u.planned.row.storage is None), *(o.update for o in opened)])
+        for one in opened:
+            one.close(self._storing.closing)
+
+    def _opened(self, here: Sequence[Update]) -> None:
+        """These updates, on tensors that need not be stored otherwise."""
         cut = [update for update in here if _cut(update.planned)]
         others = [update for update in here if not _cut(update.planned)]
         owners = self._assigned(cut)
         if not owners:
-            super().carry_out(others)
+            self._all_routed(others)
             return
         dtype = working(next(iter(cut[0].theta.values()))[:0]).dtype
         z: Tensors = {}
@@ -99,7 +106,7 @@ class Divided(Executor):
             self._before(update, owners, z, pieces)
         come = self.layout.collect(z, owners, dtype)
         if self.layout.sharded:
-            super().carry_out(others)
+            self._all_routed(others)
         own, z = come(), {}
         u: Tensors = {}
         for update in cut:
@@ -107,8 +114,12 @@ class Divided(Executor):
             u |= halves.directions(self._xp, update.planned, mine, update.k)
         gone = self.layout.spread(u, owners, dtype)
         if not self.layout.sharded:
-            super().carry_out(others)
+            self._all_routed(others)
         self._after(pieces, gone())
+
+    def _all_routed(self, updates: Sequence[Update]) -> None:
+        for update in updates:
+            self._routed(update)
 
     def _before(self, update: Update, owners: Mapping[str, int], z: Tensors, pieces: dict[str, Piece]) -> None:
         row, layout = update.planned.row, self.layout
