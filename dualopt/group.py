@@ -8,15 +8,16 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any
 
-from . import catalog
+from . import catalog, clipping
 from .blocks import Blocks
-from .coordinates import COORDINATES, Value, hint
+from .coordinates import COORDINATES, Coordinate, Value, hint
 from .errors import RecipeError, nearest
 from .recursion import Shape
 from .rounding import NEAREST, ROUNDINGS
 from .views import ORIENTATIONS, VIEWS
 
-OWN = ("name", "match", "ndim", "optimizer", "orientation", "view", "blocks", "optional", "rounding")
+OWN = ("name", "match", "ndim", "optimizer", "orientation", "view", "blocks", "optional", "rounding", "clip")
+_CLIP = Coordinate("clip", "number", "the largest norm of the gradients of a group", open_low=True)
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Group:
         optional: the group may match nothing, and is left out then.
         rounding: how parameters of half precision are kept between updates (see `rounding`); others are kept as they
             are under every one of them.
+        clip: the largest ‖g‖ over all gradients of the group, which are scaled down to it (see `clipping`); None: any.
     """
 
     optimizer: str
@@ -48,6 +50,7 @@ class Group:
     blocks: Blocks | None = None
     optional: bool = False
     rounding: str = NEAREST
+    clip: float | None = None
 
     def __post_init__(self) -> None:
         where = f"group {self.name!r}"
@@ -74,12 +77,22 @@ class Group:
         if self.rounding not in ROUNDINGS:
             hinted = nearest(str(self.rounding), ROUNDINGS)
             raise RecipeError(f"{where}: rounding is one of {', '.join(ROUNDINGS)}, got {self.rounding!r}{hinted}")
+        if self.clip is not None:
+            object.__setattr__(self, "clip", _CLIP.check(self.clip, where))
         object.__setattr__(self, "match", patterns)
         if not isinstance(self.options, Mapping):
             raise RecipeError(f"{where}: options are a mapping of coordinates to values, got {self.options!r}")
         checked = catalog.check(self.optimizer, self.options, where)
         inorder = {key: checked[key] for key in COORDINATES if key in checked}  # one order: one digest
         object.__setattr__(self, "options", MappingProxyType(inorder))
+        row = catalog.row(self.optimizer, catalog.complete(self.optimizer, inorder))
+        if self.rounding != NEAREST and row.motion.averages:
+            raise RecipeError(
+                f"{where}: {self.optimizer} keeps the weights that it moves in float32, and makes parameters of them in "
+                f"every update; drop rounding = {self.rounding!r}"
+            )
+        if self.clip is not None and (why := clipping.refused(row)) is not None:
+            raise RecipeError(f"{where}: clip = {self.clip:g}: {why}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         own = (getattr(self, f.name) for f in fields(self)[2:])
@@ -113,6 +126,7 @@ class Group:
         own["view"] = self.view
         own["blocks"] = self.blocks and self.blocks.to_dict()
         own["optional"] = self.optional or None
+        own["clip"] = self.clip
         own["rounding"] = self.rounding if self.rounding != NEAREST else None
         return {key: value for key, value in own.items() if value is not None} | dict(self.options)
 

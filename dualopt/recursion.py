@@ -95,6 +95,16 @@ class Memory(Part, Protocol):
 
 
 class Direction(Part, Protocol):
+    @property
+    def unit(self) -> bool:
+        """True if u has the declared length 1, however long the gradients are."""
+        ...
+
+    @property
+    def degree(self) -> float | None:
+        """d where all gradients times c > 0 give u times c^d, but for an ε; None: they give something else."""
+        ...
+
     def __call__(self, xp: Namespace, s: Arrays, g: Arrays, k: Scalars) -> Arrays: ...
 
 
@@ -152,6 +162,19 @@ class Row:
     def whole(self) -> bool:
         """True if matrices of one parameter, or of one block of it, are not independent: see `Part.whole`."""
         return any(part.whole for part in self.parts)
+
+    @property
+    def unit(self) -> bool:
+        """True if the direction has length 1 however long the gradients are: an update is as long as η."""
+        return self.direction.unit
+
+    @property
+    def degree(self) -> float | None:
+        """How updates follow the scale of the loss: 0 not at all, 1 in proportion, None: otherwise. An ε is left out.
+
+        Gradients that are all multiplied by c > 0 multiply u by c^degree.
+        """
+        return None if "l2" in self.signal.needs else self.direction.degree
 
     @property
     def shaped(self) -> bool:

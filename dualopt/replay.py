@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import cautions
+from .clipping import clipped
 from .counts import Count, increment
 from .errors import CountError, NonFiniteError, RecipeError
 from .microbatches import SAMPLES, Folding, measured
@@ -142,10 +143,10 @@ def drive(
             plan, gradients, next(sampled, None), take=take, propose=partial(plan.propose, count), begin=begin
         )
         assert found is not None  # no gradient is skipped here
-        proposal = found[1]
+        evidence_of, proposal = clipped(xp, plan.groups, found[0], chosen.working), found[1]
         traced: dict[str, dict[str, dict[str, Numpy]]] = {}
         for planned in plan.groups:
-            evidence = {name: found[0][name] for name in planned.names if name in found[0]}
+            evidence = {name: evidence_of[name] for name in planned.names if name in evidence_of}
             names = list(evidence)
             moving, kept = {name: theta[name] for name in names}, {name: state[name] for name in names}
             if trace:

@@ -46,7 +46,8 @@ class Optimizer(Updating, Evaluating, Adopting):
     """Carries out a recipe on an MLX module, or on a mapping of dotted names to arrays.
 
     State is float32 whatever the parameters are, but for Kahan's compensation, which has their type; half-precision
-    parameters are computed in float32 and rounded once, as `rounding` of their group says. Tied parameters (the same array under two names) count once and move together.
+    parameters are computed in float32 and rounded once, as `rounding` of their group says. Tied parameters (the same
+    array under two names) count once and move together.
 
     Args:
         model: the trainable parameters of a module, or all of a mapping. Make the optimizer before the

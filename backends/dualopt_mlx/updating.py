@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.optimizers import Optimizer as Base
 
+from dualopt.clipping import clipped
 from dualopt.errors import RecipeError, StaleScalarsError
 from dualopt.microbatches import Evidence, Folding, measured
 from dualopt.plan import Plan
@@ -20,7 +21,7 @@ from dualopt.watch.measurement import Measurement
 from .execute import Masked, can_compile
 from .finite import offending
 from .namespace import EXACT, FAST
-from .parameters import Named, Tree, gradients_of, traced, values_of
+from .parameters import Named, Tree, gradients_of, traced, values_of, working
 from .state import Memory, State
 from .watching import Watching
 
@@ -84,7 +85,8 @@ class Updating(Base):
             self._drop()
             return theta
         assert found is not None
-        evidence, proposal = found
+        xp = EXACT if self.tier == "exact" else FAST
+        evidence, proposal = clipped(xp, self.plan.groups, found[0], working), found[1]
         ok = self._store.consume(bad, frozenset(evidence)) if is_traced else None
         at = self.plan.tau
         measurement = self._watching.measurement(proposal, at, traced=is_traced)

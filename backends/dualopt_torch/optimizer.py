@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from dualopt import cautions
+from dualopt.clipping import clipped
 from dualopt.coordinates import COORDINATES
 from dualopt.errors import CountError, GradientError, RecipeError, StaleScalarsError
 from dualopt.microbatches import GRADIENT, Evidence, stream_of
@@ -31,7 +32,9 @@ from .distributed.execute import Divided
 from .distributed.joining import Share, joined
 from .evaluation import Evaluating
 from .execute import Executor, recorded
+from .kernels import working
 from .microbatches import Microbatches
+from .namespace import EXACT, FAST
 from .parameters import Named, named_parameters
 from .remembering import LINED
 from .watching import Watching
@@ -164,7 +167,8 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
             self.discard()
             self._roll_back()
             return loss
-        evidence, proposal = found
+        xp = EXACT if self.tier == "exact" else FAST
+        evidence, proposal = clipped(xp, self.plan.groups, found[0], working), found[1]
         names = tuple(evidence)
         count = self.plan.tau - (proposal.dtau if self._ready else 0)  # before this update
         measured = self._measurement(proposal, count, evidence)

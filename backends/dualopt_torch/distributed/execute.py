@@ -33,6 +33,7 @@ def check(plan: Plan) -> None:
     """DistributionError for the first group that cannot be updated while its parameters are sharded."""
     for planned in plan.groups:
         why = None if planned.row.local else halves.obstacle(planned.row)
+        why = why if planned.group.clip is None else "clip needs the norm of whole gradients"
         if why is not None and planned.names:
             raise DistributionError(
                 f"group {planned.group.name!r}: {planned.row.name} cannot be carried out on sharded parameters: {why}. "
