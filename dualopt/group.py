@@ -88,8 +88,8 @@ class Group:
         row = catalog.row(self.optimizer, catalog.complete(self.optimizer, inorder))
         if self.rounding != NEAREST and row.motion.averages:
             raise RecipeError(
-                f"{where}: {self.optimizer} keeps the weights that it moves in float32, and makes parameters of them in "
-                f"every update; drop rounding = {self.rounding!r}"
+                f"{where}: {self.optimizer} keeps the weights that it moves in float32, and makes parameters of them "
+                f"in every update; drop rounding = {self.rounding!r}"
             )
         if self.clip is not None and (why := clipping.refused(row)) is not None:
             raise RecipeError(f"{where}: clip = {self.clip:g}: {why}")
