@@ -33,7 +33,7 @@ def too_fine(count: Count, groups: Sequence[PlannedGroup], dtypes: Mapping[str, 
     ``dtypes``: parameter name -> "float32", "bfloat16", ...
     """
     for planned in groups:
-        if planned.row.motion.averages or "c_a" not in planned.row.needs:
+        if planned.row.storage or planned.row.motion.averages or "c_a" not in planned.row.needs:
             continue  # what shrinks is kept in the working type, or the half-life sets another speed
         lost = complement(count.per_update, planned.shrink_half_life)
         for name in planned.names:
@@ -41,8 +41,8 @@ def too_fine(count: Count, groups: Sequence[PlannedGroup], dtypes: Mapping[str, 
             if 0 < lost < spacing:
                 warnings.warn(
                     f"group {planned.group.name!r}: {name!r} is {dtypes[name]} and shrinks by {lost:.1e} per "
-                    f"update, less than its rounding ({spacing:.1e}): it will not shrink. Keep it in float32, "
-                    "or shorten shrink_half_life",
+                    f"update, less than its rounding ({spacing:.1e}): it will not shrink. State rounding = "
+                    "'master', 'kahan' or 'stochastic' for the group, or shorten shrink_half_life",
                     RuntimeWarning,
                     stacklevel=3,
                 )

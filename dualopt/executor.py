@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping
 from .buckets import stacks
 from .planned import PlannedGroup
 from .recursion import Array, Arrays, Namespace, Scalars, Shape, step, step_group
+from .rounding import Casts, drawn, opened
 
 States = Mapping[str, Arrays]  # {parameter: {key: array}}
 Execute = Callable[[PlannedGroup, Arrays, States, States, Mapping[str, Scalars]], dict[str, tuple[Array, Arrays]]]
-
-Widen = Callable[[Array], Array]
-Narrow = Callable[[Array, Array], Array]
 
 
 def executor(xp: Namespace) -> Execute:
@@ -58,15 +56,15 @@ def executor(xp: Namespace) -> Execute:
     return execute
 
 
-def stored(execute: Execute, widen: Widen, narrow: Narrow) -> Execute:
+def stored(execute: Execute, casts: Casts) -> Execute:
     """`execute` for parameters and gradients stored in a narrower type than they are computed in.
 
     Args:
-        execute: as from `executor`; its state is in the working type throughout.
-        widen: stored array -> working array, exactly; one in the working type is returned as it is.
-        narrow: (working array, stored array) -> the first in the type of the second, rounded to nearest
-            even; this is the only rounding to the stored type.
+        execute: as from `executor`.
+        casts: between the two types. This is the only place where a parameter is rounded; how, the `storage` of
+            its row says, or it is to nearest.
     """
+    widen = casts.widen
 
     def run(
         planned: PlannedGroup,
@@ -75,10 +73,20 @@ def stored(execute: Execute, widen: Widen, narrow: Narrow) -> Execute:
         evidence: States,
         k: Mapping[str, Scalars],
     ) -> dict[str, tuple[Array, Arrays]]:
-        here = {name: widen(x) for name, x in theta.items()}
+        storage = planned.row.storage
         measured = {name: {key: widen(x) for key, x in evidence[name].items()} for name in theta}
-        moved = execute(planned, here, state, measured, k)
-        return {name: (narrow(x, theta[name]), s) for name, (x, s) in moved.items()}
+        found = {name: opened(storage, widen, x, state[name]) for name, x in theta.items()}
+        here, rest = ({name: pair[i] for name, pair in found.items()} for i in range(2))
+        moved = execute(planned, here, rest, measured, k)
+        if storage is None:
+            return {name: (casts.narrow(x, theta[name]), s) for name, (x, s) in moved.items()}
+        out = {}
+        for name, (x, s) in moved.items():
+            view = planned.views[name]
+            draws = view.placed(casts.xp, drawn(casts, name, k[name], view.size)) if storage.random else None
+            kept, beside = storage.closed(casts, x, theta[name], draws)
+            out[name] = kept, s | beside
+        return out
 
     return run
 

@@ -16,29 +16,40 @@ from typing import Any
 
 import numpy as np
 
-_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
-_LOW = np.uint64(0xFFFFFFFF)
-_HALF = np.uint64(32)
+LOW = 0xFFFFFFFF
+_LOW, _HALF = np.uint64(LOW), np.uint64(32)
+
+Key = tuple[int, int]
 
 Words = np.ndarray[Any, np.dtype[np.uint32]]
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 
-def philox(counter: np.ndarray[Any, Any], key: tuple[int, int]) -> Words:
-    """Philox 4x32-10 of ``counter`` (..., 4) of 32-bit words under ``key``; shape (..., 4)."""
-    c0, c1, c2, c3 = (counter[..., i].astype(np.uint64) for i in range(4))
+def mixed(c0: Any, c1: Any, c2: Any, c3: Any, key: Key) -> tuple[Any, Any, Any, Any]:
+    """Philox 4x32-10 of the counter (c0, c1, c2, c3) under ``key``: four words of 32 bits.
+
+    Words are integers, or arrays of 64 bits of any library; products of signed ones may wrap around.
+    """
     k0, k1 = key
     for _ in range(10):
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = (
-            (p1 >> _HALF) ^ c1 ^ np.uint64(k0),
-            p1 & _LOW,
-            (p0 >> _HALF) ^ c3 ^ np.uint64(k1),
-            p0 & _LOW,
-        )
-        k0, k1 = (k0 + _WEYL[0]) & 0xFFFFFFFF, (k1 + _WEYL[1]) & 0xFFFFFFFF
-    return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
+        c0, c1, c2, c3 = (p1 >> 32 & LOW) ^ c1 ^ k0, p1 & LOW, (p0 >> 32 & LOW) ^ c3 ^ k1, p0 & LOW
+        k0, k1 = k0 + _WEYL[0] & LOW, k1 + _WEYL[1] & LOW
+    return c0, c1, c2, c3
+
+
+def philox(counter: np.ndarray[Any, Any], key: Key) -> Words:
+    """The same of ``counter`` (..., 4) of 32-bit words; shape (..., 4)."""
+    c0, c1, c2, c3 = (counter[..., i].astype(np.uint64) for i in range(4))
+    return np.stack(mixed(c0, c1, c2, c3, key), axis=-1).astype(np.uint32)
+
+
+def key_of(text: str) -> Key:
+    """A key of 64 bits made of a text."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
 
 
 class Stream:
@@ -48,8 +59,7 @@ class Stream:
     """
 
     def __init__(self, seed: int, name: str) -> None:
-        digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-        self.key = (int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little"))
+        self.key = key_of(f"{seed}/{name}")
 
     def words(self, n: int, start: int = 0) -> Words:
         """``n`` words of 32 bits."""

@@ -11,9 +11,23 @@ from .environment import Facts, cpu_only, settings
 from .exact import exact
 from .executor import executor, stored
 from .namespace import Backend
-from .storage import HALF, narrow, store, widen
+from .rounding import Casts
+from .storage import HALF, dropped, index, narrow, store, widen, word
 
 _NAMESPACES = {"exact": exact(np), "fast": np}
+_CASTS = {
+    tier: Casts(
+        xp=xp,
+        widen=widen,
+        narrow=narrow,
+        dropped=dropped,
+        bits=lambda x: np.asarray(x).view(np.int32),
+        floats=lambda x: x.view(np.float32),
+        index=index,
+        word=word,
+    )
+    for tier, xp in _NAMESPACES.items()
+}
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
@@ -40,7 +54,7 @@ BACKEND = Backend(
     namespaces=_NAMESPACES,
     from_numpy=store,
     to_numpy=lambda x: widen(np.array(x)),
-    execute=lambda tier: stored(executor(_NAMESPACES[tier]), widen, narrow),
+    execute=lambda tier: stored(executor(_NAMESPACES[tier]), _CASTS[tier]),
     dtypes=("float32", "float64", *HALF),
     version=np.__version__,
     working=widen,

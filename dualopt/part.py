@@ -22,6 +22,8 @@ class Stage:
     averages: ClassVar[bool] = False  # of motions: weights are evaluated at another point than θ
     whole: ClassVar[bool] = False
     shaped: ClassVar[bool] = False
+    unit: ClassVar[bool] = False  # of directions: of length 1, however long the gradients are
+    degree: ClassVar[float | None] = None  # of directions: gradients times c > 0, all of them, give u times c^degree
     linear: ClassVar[bool] = False  # of directions: without products of matrices, though not elementwise
     largest: ClassVar[float] = math.inf  # entry of a gradient that it can work with
 

@@ -20,6 +20,7 @@ from .planned import bind
 from .proposal import Cohort, Proposal
 from .recipe import Recipe
 from .recursion import Shape
+from .storage import HALF
 
 RUN = ""  # the name under which counts hold the run's own τ
 LARGEST_SQUARED = 2.0**63  # its square, and that over a bias correction, are float32 numbers
@@ -34,6 +35,7 @@ class Plan:
         shapes: {parameter name: shape}, in model order.
         float64: the working type is float64 (unstated polar methods are then exact).
         layout: of convolution kernels.
+        dtypes: {parameter name: "bfloat16", ...}; those that are left out are not of half precision.
 
     Raises:
         RecipeError: as `Recipe.assign`.
@@ -46,11 +48,16 @@ class Plan:
         *,
         float64: bool = False,
         layout: str = "channels_first",
+        dtypes: Mapping[str, str] | None = None,
     ) -> None:
         self.recipe = recipe = recipe.fitted(shapes)
         assigned = recipe.assign(shapes)
+        halved = {assigned[name] for name, dtype in (dtypes or {}).items() if dtype in HALF}
+        own: list[dict[str, Shape]] = [
+            {n: shapes[n] for n in shapes if assigned[n] == i} for i in range(len(recipe.groups))
+        ]
         self.groups = tuple(
-            bind(g, {n: shapes[n] for n in shapes if assigned[n] == i}, recipe, float64=float64, layout=layout)
+            bind(g, own[i], recipe, float64=float64, layout=layout, half=i in halved)
             for i, g in enumerate(recipe.groups)
         )
         self.group_of = assigned

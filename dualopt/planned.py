@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from .clock import Clock
 from .errors import GradientError
 from .recipe import Group, Recipe
 from .recursion import Array, Arrays, Namespace, Row, Shape
+from .rounding import STORAGES
 from .views import View, view
 
 
@@ -72,9 +73,14 @@ class PlannedGroup:
         return tuple(self.row.tally(self.action, Clock(1, 1)))
 
     @cached_property
+    def leads(self) -> bool:
+        """True if its motion has state, which begins with what θ is."""
+        return bool(self.row.motion.init(np, np.zeros((0, 0))))
+
+    @property
     def anchored(self) -> bool:
         """True if the state before the first update depends on θ."""
-        return bool(self.row.motion.init(np, np.zeros((0, 0))))
+        return self.leads or (self.row.storage is not None and self.row.storage.anchored)
 
 
 def bind(
@@ -84,8 +90,10 @@ def bind(
     *,
     float64: bool = False,
     layout: str = "channels_first",
+    half: bool = False,
 ) -> PlannedGroup:
-    """A group of `recipe` bound to its parameters; `float64` makes unstated polar methods exact."""
+    """A group of `recipe` bound to its parameters; `float64` makes unstated polar methods exact, `half` says that
+    some of them are of half precision."""
     count = recipe.count
     action = catalog.complete(
         group.optimizer,
@@ -97,6 +105,7 @@ def bind(
     least = catalog.least_ndim(group.optimizer, action)
     norm = str(action["norm"]) if "norm" in action else None
     row = catalog.row(group.optimizer, action)
+    row = replace(row, storage=STORAGES[group.rounding]) if half else row
     seen = partial(
         view,
         norm=norm,

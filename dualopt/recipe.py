@@ -9,121 +9,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from . import catalog, toml
-from .blocks import Blocks
-from .coordinates import COORDINATES, Value, hint
 from .counts import Count
 from .errors import CountError, RecipeError, nearest
+from .group import Group
 from .recursion import Shape
 from .schedules import Schedule
-from .views import ORIENTATIONS, VIEWS, is_kernel
+from .views import is_kernel
+
+__all__ = ["LARGEST", "NONFINITE", "RAISE", "SKIP", "TRUST", "Group", "Recipe"]
 
 NONFINITE = RAISE, SKIP, TRUST = "raise", "skip", "trust"
 LARGEST = 2**20  # bytes of a recipe file
-_OWN = ("name", "match", "ndim", "optimizer", "orientation", "view", "blocks", "optional")
-
-
-@dataclass(frozen=True)
-class Group:
-    """Parameters that share a row and its coordinates.
-
-    Args:
-        optimizer: a name of the catalogue.
-        options: the stated coordinates, {name: value}; the others have the catalogue's defaults.
-        name: for messages, tables and checkpoints.
-        match: globs on dotted parameter names; ``*`` crosses dots. Any of them suffices.
-        ndim: only parameters with this many dimensions.
-        orientation: ``out_in`` or ``in_out``: how matrices are stored (see `views`).
-        view: ``stack`` or ``conv``: what three and more dimensions mean to a row that sees matrices; by
-            default three are a stack, and four or more a convolution kernel.
-        blocks: how one stored array is cut into several matrices, a `Blocks` or its table (see `blocks`).
-        optional: the group may match nothing, and is left out then.
-    """
-
-    optimizer: str
-    options: Mapping[str, Value] = field(default_factory=dict)
-    name: str = "all"
-    match: tuple[str, ...] = ("*",)
-    ndim: int | None = None
-    orientation: str = "out_in"
-    view: str | None = None
-    blocks: Blocks | None = None
-    optional: bool = False
-
-    def __post_init__(self) -> None:
-        where = f"group {self.name!r}"
-        if not isinstance(self.name, str) or not self.name:
-            raise RecipeError(f"group name: a non-empty string, got {self.name!r}")
-        given = (self.match,) if isinstance(self.match, str) else self.match
-        patterns = tuple(given) if isinstance(given, Iterable) else ()
-        if not patterns or not all(isinstance(p, str) and p for p in patterns):
-            raise RecipeError(f"{where}: match is a list of one or more globs, got {self.match!r}")
-        if self.ndim is not None and (isinstance(self.ndim, bool) or not isinstance(self.ndim, int) or self.ndim < 0):
-            raise RecipeError(f"{where}: ndim is a whole number >= 0, got {self.ndim!r}")
-        if self.orientation not in ORIENTATIONS:
-            raise RecipeError(f"{where}: orientation is one of {', '.join(ORIENTATIONS)}, got {self.orientation!r}")
-        if self.view not in (None, *VIEWS):
-            raise RecipeError(f"{where}: view is one of {', '.join(VIEWS)}, got {self.view!r}")
-        if self.options.get("norm") == "spectral_conv" and self.view == "stack":
-            raise RecipeError(f"{where}: norm = 'spectral_conv' sees convolution kernels; drop view = 'stack'")
-        if self.blocks is not None:
-            object.__setattr__(self, "blocks", Blocks.of(self.blocks, where))
-            if self.options.get("norm") == "spectral_conv":
-                raise RecipeError(f"{where}: norm = 'spectral_conv' scales whole kernels; drop blocks")
-        if not isinstance(self.optional, bool):
-            raise RecipeError(f"{where}: optional is true or false, got {self.optional!r}")
-        object.__setattr__(self, "match", patterns)
-        if not isinstance(self.options, Mapping):
-            raise RecipeError(f"{where}: options are a mapping of coordinates to values, got {self.options!r}")
-        checked = catalog.check(self.optimizer, self.options, where)
-        inorder = {key: checked[key] for key in COORDINATES if key in checked}  # one order: one digest
-        object.__setattr__(self, "options", MappingProxyType(inorder))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        own = (self.name, self.match, self.ndim, self.orientation, self.view, self.blocks, self.optional)
-        return Group, (self.optimizer, dict(self.options), *own)
-
-    @classmethod
-    def from_dict(cls, table: Mapping[str, Any], name: str = "all") -> Group:
-        """A group from the flat form of a recipe file: own keys and coordinates side by side."""
-        if not isinstance(table, Mapping):
-            raise RecipeError(f"group {name!r}: a table of keys and values, got {table!r}")
-        own = {key: table[key] for key in _OWN if key in table}
-        where = f"group {own.get('name', name)!r}"
-        if "optimizer" not in own:
-            raise RecipeError(f"{where}: names no optimizer; known are {', '.join(catalog.ENTRIES)}")
-        for key in table:
-            if key not in _OWN and key not in COORDINATES:
-                raise RecipeError(f"{where}: unknown key {key!r}{hint(str(key), (*_OWN, *COORDINATES))}")
-        options = {key: value for key, value in table.items() if key not in _OWN}
-        return cls(**{"name": name, **own, "options": options})
-
-    def to_dict(self) -> dict[str, Any]:
-        """The flat form; keys at their defaults are left out."""
-        own: dict[str, Any] = {
-            "name": self.name,
-            "match": list(self.match),
-            "ndim": self.ndim,
-            "optimizer": self.optimizer,
-        }
-        if self.orientation != "out_in":
-            own["orientation"] = self.orientation
-        own["view"] = self.view
-        own["blocks"] = self.blocks and self.blocks.to_dict()
-        own["optional"] = self.optional or None
-        return {key: value for key, value in own.items() if value is not None} | dict(self.options)
-
-    def matches(self, name: str, shape: Shape) -> bool:
-        return (self.ndim is None or self.ndim == len(shape)) and any(fnmatchcase(name, glob) for glob in self.match)
-
-    def __hash__(self) -> int:
-        return hash((self.name, self.optimizer, tuple(sorted(self.options.items()))))
 
 
 @dataclass(frozen=True)

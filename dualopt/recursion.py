@@ -29,6 +29,7 @@ from .clock import Clock
 
 if TYPE_CHECKING:
     from .fold import Fold
+    from .rounding import Storage
 
 Array = Any
 Namespace = Any
@@ -94,6 +95,16 @@ class Memory(Part, Protocol):
 
 
 class Direction(Part, Protocol):
+    @property
+    def unit(self) -> bool:
+        """True if u has the declared length 1, however long the gradients are."""
+        ...
+
+    @property
+    def degree(self) -> float | None:
+        """d where all gradients times c > 0 give u times c^d, but for an ε; None: they give something else."""
+        ...
+
     def __call__(self, xp: Namespace, s: Arrays, g: Arrays, k: Scalars) -> Arrays: ...
 
 
@@ -116,20 +127,26 @@ class Motion(Part, Protocol):
 
 @dataclass(frozen=True)
 class Row:
-    """A named optimizer: four parts, and where it comes from."""
+    """A named optimizer: four parts, and where it comes from.
+
+    ``storage``: how half-precision parameters are kept between updates, around the recursion (`executor.stored`);
+    None: rounded to nearest.
+    """
 
     name: str
     signal: Signal
     memory: Memory
     direction: Direction
     motion: Motion
+    storage: Storage | None = None
     source: str = ""
     resolved: Mapping[str, str] = field(default_factory=dict)  # structural choices, for reports
     folds: Mapping[str, Fold] = field(default_factory=dict)  # stream -> what is made of its microbatches
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        return self.signal, self.memory, self.direction, self.motion
+        four = self.signal, self.memory, self.direction, self.motion
+        return four if self.storage is None else (*four, self.storage)
 
     @property
     def needs(self) -> dict[str, tuple[str, ...]]:
@@ -145,6 +162,19 @@ class Row:
     def whole(self) -> bool:
         """True if matrices of one parameter, or of one block of it, are not independent: see `Part.whole`."""
         return any(part.whole for part in self.parts)
+
+    @property
+    def unit(self) -> bool:
+        """True if the direction has length 1 however long the gradients are: an update is as long as η."""
+        return self.direction.unit
+
+    @property
+    def degree(self) -> float | None:
+        """How updates follow the scale of the loss: 0 not at all, 1 in proportion, None: otherwise. An ε is left out.
+
+        Gradients that are all multiplied by c > 0 multiply u by c^degree.
+        """
+        return None if "l2" in self.signal.needs else self.direction.degree
 
     @property
     def shaped(self) -> bool:
@@ -169,7 +199,8 @@ class Row:
 
     def init(self, xp: Namespace, theta: Array) -> Arrays:
         """The state before the first update, for a parameter as the row sees it."""
-        return self.memory.init(xp, self.signal.zeros(xp, theta)) | self.motion.init(xp, theta)
+        begun = self.memory.init(xp, self.signal.zeros(xp, theta)) | self.motion.init(xp, theta)
+        return begun if self.storage is None else begun | self.storage.init(xp, theta)
 
     def evaluate(self, xp: Namespace, theta: Array, state: Arrays, k: Scalars) -> Array:
         """The parameters to evaluate at; θ itself unless the motion averages."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import cautions
+from .clipping import clipped
 from .counts import Count, increment
 from .errors import CountError, NonFiniteError, RecipeError
 from .microbatches import SAMPLES, Folding, measured
@@ -19,6 +20,7 @@ from .plan import Plan
 from .planned import PlannedGroup, check_gradient
 from .recipe import Group, Recipe
 from .recursion import Arrays, Namespace, Scalars, propose
+from .rounding import opened
 from .storage import rounded, working
 
 Numpy = np.ndarray[Any, Any]
@@ -142,10 +144,10 @@ def drive(
             plan, gradients, next(sampled, None), take=take, propose=partial(plan.propose, count), begin=begin
         )
         assert found is not None  # no gradient is skipped here
-        proposal = found[1]
+        evidence_of, proposal = clipped(xp, plan.groups, found[0], chosen.working), found[1]
         traced: dict[str, dict[str, dict[str, Numpy]]] = {}
         for planned in plan.groups:
-            evidence = {name: found[0][name] for name in planned.names if name in found[0]}
+            evidence = {name: evidence_of[name] for name in planned.names if name in evidence_of}
             names = list(evidence)
             moving, kept = {name: theta[name] for name in names}, {name: state[name] for name in names}
             if trace:
@@ -188,7 +190,8 @@ def _plan(recipe: Recipe, params: Named, dtype: str) -> Plan:
     for name, x in _arrays(params, "params").items():
         if not np.issubdtype(x.dtype, np.floating) and not np.issubdtype(x.dtype, np.integer):
             raise RecipeError(f"params: {name!r} is {x.dtype}; parameters are real numbers")
-    return Plan(recipe, {name: np.shape(x) for name, x in params.items()}, float64=dtype == "float64")
+    shapes = {name: np.shape(x) for name, x in params.items()}
+    return Plan(recipe, shapes, float64=dtype == "float64", dtypes=dict.fromkeys(shapes, dtype))
 
 
 def _check(t: int, plan: Plan, gradients: Mapping[str, Numpy], dtype: str) -> None:
@@ -228,17 +231,19 @@ def _trace(
     seen = planned.views[name]
     if seen.size == 0:
         return {"g": {}, "s": {}, "u": {}}
+    widen = chosen.working
+    here, kept = opened(planned.row.storage, widen, theta[name], state[name])
     g, s, u = propose(
         xp,
         planned.row,
-        seen.apply(xp, chosen.working(theta[name])),
-        planned.seen(xp, name, state[name]),
-        planned.measured(xp, name, {key: chosen.working(x) for key, x in evidence[name].items()}),
+        seen.apply(xp, here),
+        planned.seen(xp, name, kept),
+        planned.measured(xp, name, {key: widen(x) for key, x in evidence[name].items()}),
         k[name],
     )
     shown = {
         "g": {key: x if key else seen.undo(xp, x) for key, x in g.items()},
-        "s": planned.stored(xp, name, {key: s[key] for key in state[name]}),
+        "s": planned.stored(xp, name, {key: s[key] for key in kept}),
         "u": {key: x if key else seen.undo(xp, x) for key, x in u.items()},
     }
     return {stage: {key: chosen.to_numpy(x) for key, x in arrays.items()} for stage, arrays in shown.items()}

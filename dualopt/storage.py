@@ -62,6 +62,21 @@ def narrow(x: Numpy, like: Numpy) -> Numpy:
     return _bfloat16(x) if like.dtype == np.uint16 else _float16(x)
 
 
+def dropped(x: Numpy) -> int:
+    """How many bits of a float32 the type of a stored array lacks."""
+    return 0 if x.dtype.itemsize != 2 else 16 if x.dtype == np.uint16 else 13
+
+
+def index(start: int, n: int) -> Numpy:
+    """n places from `start`, int32, which wrap around."""
+    return np.arange(start, start + n).astype(np.int32)
+
+
+def word(high: float, low: float) -> int:
+    """The word of `rounding.WORD`."""
+    return int(high) * 2**16 + int(low)
+
+
 def rounded(x: Numpy, dtype: str) -> Numpy:
     """The values of x that half precision keeps, as float32; for other types x itself."""
     if dtype not in HALF:

@@ -62,6 +62,16 @@ class View:
             x = xp.permute_dims(x, tuple(self.axes.index(i) for i in range(len(self.axes))))
         return _shaped(xp, x, self.stored)
 
+    def flat(self, xp: Namespace, x: Array) -> Array:
+        """The elements of x, in the stored shape, in the order of the portable layout."""
+        return xp.reshape(xp.permute_dims(x, self.portable), (-1,))
+
+    def placed(self, xp: Namespace, flat: Array) -> Array:
+        """The inverse of `flat`."""
+        x = flat.reshape(tuple(self.stored[i] for i in self.portable))
+        plain = tuple(range(len(self.portable)))
+        return x if self.portable == plain else xp.permute_dims(x, tuple(self.portable.index(i) for i in plain))
+
 
 def _shaped(xp: Namespace, x: Array, shape: Shape) -> Array:
     return x if tuple(x.shape) == shape else xp.reshape(x, shape)

@@ -221,6 +221,8 @@ WHOLE: dict[str, Callable[[], list[list[str]]]] = {
     "single_half_life, likewise": partial(same, "single_half_life"),
     "averaged": partial(same, "muon", {"motion": "averaged", "shrink": "cautious"}),
     "bfloat16": partial(same, "muon", dtype=mx.bfloat16),
+    "bfloat16, stochastic": partial(same, "scionc", {"rounding": "stochastic"}, dtype=mx.bfloat16),
+    "bfloat16, kahan": partial(same, "muon", {"rounding": "kahan"}, dtype=mx.bfloat16),
     "fewer matrices than processes": partial(same, "muon", shapes=LONELY),
     "elementwise, fast": partial(same, "lion", tier="fast"),
     "compiled": compiled,

@@ -11,7 +11,7 @@ from mlx import optimizers as mlx_optimizers
 from dualopt.convert import reading, source, states
 from dualopt.plan import RUN
 
-from .parameters import flatten, working
+from .parameters import flatten, tree_of, values_of, working
 from .saving import Saving
 
 
@@ -48,6 +48,10 @@ class Adopting(Saving):
         one = states.adopt(
             self.plan, found, kept, per_update=per_update, dampening=float(getattr(other, "dampening", 0.0))
         )
+        begun = self._start(values_of(tree_of(self._model), one.state, self._shapes))
+        for name, memories in one.state.items():
+            storage = self.plan.groups[self.plan.group_of[name]].row.storage
+            memories |= {key: begun[name][key] for key in (() if storage is None else storage.keys)}
         counts = {**self.plan.saved_counts(), **one.counts}
         counts[RUN] = max(counts.values())
         self._install(counts, self.plan.saved_sums(), counts[RUN] // self.plan.recipe.count.per_update, one.state)

@@ -24,14 +24,18 @@ from mlx import nn
 from dualopt import halves
 from dualopt.assignment import assign
 from dualopt.errors import DistributionError
+from dualopt.executor import stored
 from dualopt.plan import Plan
 from dualopt.planned import PlannedGroup
 from dualopt.recursion import Scalars
+from dualopt.rounding import opened
 
+from .casts import casts
 from .namespace import EXACT, FAST
 from .parameters import working
 
 Arrays = dict[str, mx.array]
+Moved = dict[str, tuple[mx.array, Arrays]]
 WORD = 4  # bytes: u is float32
 
 
@@ -82,6 +86,7 @@ class Sharing:
         self.group, self.rank, self.size = group, group.rank(), group.size()
         self.traffic = Traffic()
         self._xp = EXACT if tier == "exact" else FAST
+        self._casts = casts(self._xp)
         self._owners: dict[tuple[str, ...], dict[str, int]] = {}
 
     def largest(self, numbers: Sequence[int]) -> list[int]:
@@ -102,27 +107,29 @@ class Sharing:
         s: dict[str, Arrays] = {}
         own: dict[str, mx.array] = {}
         for update in updates:
-            z: dict[str, mx.array] = {}
+            row, z = update.planned.row, dict[str, mx.array]()
             for name, theta in update.theta.items():
                 if name in owners:
                     shapes[name] = theta.shape
-                    kept, k = update.state[name], update.k[name]
-                    s[name], read = halves.before(
-                        self._xp, update.planned.row, working(theta), kept, update.evidence[name], k
-                    )
+                    x, kept = opened(row.storage, working, theta, update.state[name])
+                    s[name], read = halves.before(self._xp, row, x, kept, update.evidence[name], update.k[name])
                     if owners[name] == self.rank:
                         z[name] = read
             own |= halves.directions(self._xp, update.planned, z, update.k)
         u = self._gathered(own, owners, shapes)
         return {name: Directed(s[name], u[name]) for name in owners}
 
-    def moved(self, update: Given, directed: Mapping[str, Directed]) -> dict[str, tuple[mx.array, Arrays]]:
-        """{name: (θ+, s+)} of one of these groups, θ+ in float32; empty parameters pass through."""
-        out = {name: (x, update.state[name]) for name, x in update.theta.items()}
-        for name in out.keys() & directed.keys():
-            (x, kept), found, k = out[name], directed[name], update.k[name]
-            out[name] = halves.after(self._xp, update.planned.row, working(x), found.u, found.s, k, kept)
-        return out
+    def moved(self, update: Given, directed: Mapping[str, Directed]) -> Moved:
+        """{name: (θ+, s+)} of one of these groups, as they are stored; empty parameters pass through."""
+
+        def after(planned: PlannedGroup, theta: Arrays, state: Any, evidence: Any, k: Any) -> Moved:
+            out = {name: (x, state[name]) for name, x in theta.items()}
+            for name in out.keys() & directed.keys():
+                (x, kept), found = out[name], directed[name]
+                out[name] = halves.after(self._xp, planned.row, x, found.u, found.s, k[name], kept)
+            return out
+
+        return stored(after, self._casts)(update.planned, update.theta, update.state, update.evidence, update.k)
 
     def _gathered(
         self, own: Arrays, owners: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]
@@ -184,6 +191,11 @@ def _require_whole(model: Any, plan: Plan) -> None:
             continue
         for planned in plan.groups:
             name = next((n for n in planned.names if n.startswith(f"{path}.")), None)
+            if name is not None and planned.group.clip is not None:
+                raise DistributionError(
+                    f"{name!r} is a piece of a matrix: it belongs to a {kind}, and no process knows the length of "
+                    f"its gradient. Drop clip of group {planned.group.name!r}, or replicate the layer"
+                )
             if name is not None and not planned.row.local:
                 raise DistributionError(
                     f"{name!r} is a piece of a matrix: it belongs to a {kind}. {planned.row.name} in group "

@@ -24,10 +24,14 @@ from dualopt.buckets import joined
 from dualopt.motion import Averaged
 from dualopt.planned import PlannedGroup
 from dualopt.recursion import Arrays, Part, Row
+from dualopt.rounding import drawn
+from dualopt.views import View
 
+from .casts import casts
 from .namespace import FAST
 from .parameters import Named, narrowed, working
 
+CASTS = casts(FAST)
 KEPT = 64  # functions, each for one set of parameters with gradients
 
 Memory = dict[str, dict[str, mx.array]]
@@ -82,7 +86,14 @@ def _apart(x: mx.array) -> mx.array:
 
 
 def _piece(
-    row: Row, names: tuple[str, ...], theta: Named, state: Memory, evidence: Memory, k: Any, ok: mx.array | None
+    row: Row,
+    names: tuple[str, ...],
+    theta: Named,
+    state: Memory,
+    evidence: Memory,
+    k: Any,
+    ok: mx.array | None,
+    views: Mapping[str, View],
 ) -> tuple[Named, Memory]:
     """The update of parameters that are worked on as one array."""
     first = names[0]
@@ -100,15 +111,31 @@ def _piece(
     x = laid(theta[name] for name in names)
     s = {key: laid(state[name][key] for name in names) for key in state[first]}
     e = {key: working(laid(evidence[name][key] for name in names)) for key in evidence[first]}
-    new, after = moved(row, working(x), s, e, k, ok)
-    parts = {key: split(s) for key, s in after.items()}
-    return split(narrowed(new, x)), {name: {key: part[name] for key, part in parts.items()} for name in names}
+    if row.storage is None:
+        new, after = moved(row, working(x), s, e, k, ok)
+        new = narrowed(new, x)
+    else:
+        keys = row.storage.keys
+        here = row.storage.opened(working, x, s)
+        new, after = moved(row, here, {key: a for key, a in s.items() if key not in keys}, e, k, ok)
+        draws = None
+        if row.storage.random:
+            draws = laid(views[name].placed(FAST, drawn(CASTS, name, k, theta[name].size)) for name in names)
+        stored, beside = row.storage.closed(CASTS, new, x, draws)
+        new = masked(ok, stored, x)
+        after |= {key: masked(ok, a, s[key]) for key, a in beside.items()}
+    parts = {key: split(a) for key, a in after.items()}
+    return split(new), {name: {key: part[name] for key, part in parts.items()} for name in names}
 
 
 @lru_cache(maxsize=KEPT)
-def _update(parts: tuple[Part, ...], layout: Pieces, compiled: bool) -> Update:
-    """The update of the parameters of `layout`: (θ, state, evidence, sets of scalars) -> (θ+, s+)."""
+def _update(parts: tuple[Part, ...], layout: Pieces, placed: tuple[tuple[str, View], ...], compiled: bool) -> Update:
+    """The update of the parameters of `layout`: (θ, state, evidence, sets of scalars) -> (θ+, s+).
+
+    `placed`: the views of parameters whose elements have places.
+    """
     row = Row("", *parts)  # type: ignore[arg-type]
+    views = dict(placed)
 
     def update(
         theta: Named, state: Memory, evidence: Memory, scalars: list[Any], ok: mx.array | None = None
@@ -116,7 +143,7 @@ def _update(parts: tuple[Part, ...], layout: Pieces, compiled: bool) -> Update:
         found: Named = {}
         memory: Memory = {}
         for at, names in layout:
-            x, s = _piece(row, names, theta, state, evidence, scalars[at], ok)
+            x, s = _piece(row, names, theta, state, evidence, scalars[at], ok, views)
             found |= x
             memory |= s
         return found, memory
@@ -147,6 +174,8 @@ def updated(
         ok: 0-d, whether anything changes at all.
     """
     layout, scalars = pieces(theta, k)
-    update = _update(planned.row.parts, layout, compiled and ok is None)
+    storage = planned.row.storage
+    placed = tuple((name, planned.views[name]) for name in theta) if storage is not None and storage.random else ()
+    update = _update(planned.row.parts, layout, placed, compiled and ok is None)
     x, s = update(theta, state, evidence, scalars) if ok is None else update(theta, state, evidence, scalars, ok)
     return {name: (x[name], s[name]) if name in x else (theta[name], state[name]) for name in theta}

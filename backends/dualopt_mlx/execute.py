@@ -5,7 +5,7 @@ fast     elementwise rows by one compiled function per group (see `elementwise`)
          namespace. Inside a compiled training step all of it becomes part of that step.
 
 Scalars are 0-d float32 arrays: a Python float would be a constant, and a new one compiles again.
-Half-precision parameters are widened to float32, and rounded once when they are stored.
+Half-precision parameters are widened to float32, and rounded once when they are stored (`dualopt.rounding`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from dualopt.namespace import TIERS
 from dualopt.planned import PlannedGroup
 from dualopt.recursion import Scalars
 
+from .casts import casts
 from .elementwise import masked, updated
 from .namespace import EXACT, FAST
-from .parameters import narrowed, traced, working
+from .parameters import traced
 
 Found = dict[str, tuple[mx.array, dict[str, mx.array]]]
 
@@ -76,7 +77,8 @@ def executor_of(tier: str) -> Masked:
     """How `tier` is carried out, with float32 state. RecipeError for an unknown tier."""
     if tier not in TIERS:
         raise RecipeError(f"tier: {tier!r} is not one of {', '.join(TIERS)}{nearest(str(tier), TIERS)}")
-    plain = stored(executor(EXACT if tier == "exact" else FAST), working, narrowed)
+    xp = EXACT if tier == "exact" else FAST
+    plain = stored(executor(xp), casts(xp))
 
     def execute(planned: PlannedGroup, theta: Any, state: Any, evidence: Any, k: Any, ok: Any = None) -> Any:
         same: dict[str, mx.array] = {}
@@ -90,12 +92,9 @@ def executor_of(tier: str) -> Masked:
 
 
 def kept_where(ok: mx.array | None, new: Mapping[str, Any], theta: Any, state: Any) -> Found:
-    """What an update made, as it is stored, where it may happen; what was there elsewhere."""
+    """What an update made where it may happen; what was there elsewhere."""
     return {
-        name: (
-            masked(ok, narrowed(x, theta[name]), theta[name]),
-            {key: masked(ok, y, state[name][key]) for key, y in s.items()},
-        )
+        name: (masked(ok, x, theta[name]), {key: masked(ok, y, state[name][key]) for key, y in s.items()})
         for name, (x, s) in new.items()
     }
 

@@ -47,8 +47,9 @@ from .watching import Watching
 class Optimizer(Updating, Evaluating, Adopting):
     """Carries out a recipe on an MLX module, or on a mapping of dotted names to arrays.
 
-    State is float32 whatever the parameters are; half-precision parameters are computed in float32 and
-    rounded once. Tied parameters (the same array under two names) count once and move together.
+    State is float32 whatever the parameters are, but for Kahan's compensation, which has their type; half-precision
+    parameters are computed in float32 and rounded once, as `rounding` of their group says. Tied parameters (the same
+    array under two names) count once and move together.
 
     Args:
         model: the trainable parameters of a module, or all of a mapping. Make the optimizer before the
@@ -72,8 +73,8 @@ class Optimizer(Updating, Evaluating, Adopting):
         self._model = model
         parameters, self._tied = trained(model)
         self._shapes = {name: tuple(x.shape) for name, x in parameters.items()}
-        self.plan = Plan(recipe, self._shapes, layout="channels_last")
         self.dtypes = {name: dtype_name(x) for name, x in parameters.items()}
+        self.plan = Plan(recipe, self._shapes, layout="channels_last", dtypes=self.dtypes)
         self._sharing = joined(model, self.plan, share, tier)
         cautions.too_fine(self.plan.recipe.count, self.plan.groups, self.dtypes)
         self._largest = {name: self.plan.largest(name) for name in self._shapes}

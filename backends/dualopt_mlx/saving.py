@@ -14,10 +14,11 @@ import dualopt
 from dualopt.checkpoint import Origin, Snapshot, permuted, require, require_dtypes, require_recipe
 from dualopt.errors import CheckpointError
 from dualopt.plan import RUN, Plan
+from dualopt.planned import PlannedGroup
 from dualopt.recursion import Shape
 
 from .namespace import EXACT
-from .parameters import HALF, Named, Tree, merge, replaced, tree_of, values_of, working
+from .parameters import HALF, Named, Tree, merge, narrowed, replaced, tree_of, values_of, working
 from .state import Memory, State
 
 VERSIONS = f"dualopt {dualopt.__version__}, mlx {importlib.metadata.version('mlx')}"
@@ -60,7 +61,7 @@ def from_snapshot(saved: Snapshot, parameters: Named, start: Callable[[Named], M
                 f"snapshot: state of {name!r} is {shapes}, the recipe keeps {', '.join(expected)} of shape {x.shape}; "
                 f"to begin with its weights alone: transplant.restarted(snapshot, [{name!r}])"
             )
-        memory[name] = {key: from_numpy(found[key]) for key in expected}
+        memory[name] = {key: narrowed(from_numpy(found[key]), s) for key, s in expected.items()}
     return values, memory
 
 
@@ -139,7 +140,13 @@ class Saving(mlx_optimizers.Optimizer):
     def _start(self, parameters: Named) -> Memory:
         """The memories before the first update."""
         groups, of = self.plan.groups, self.plan.group_of
-        return {name: groups[of[name]].start(EXACT, name, working(x)) for name, x in parameters.items()}
+        return {name: self._begun(groups[of[name]], name, x) for name, x in parameters.items()}
+
+    def _begun(self, planned: PlannedGroup, name: str, x: mx.array) -> dict[str, mx.array]:
+        storage = planned.row.storage
+        narrow = () if storage is None else storage.narrow
+        state = planned.start(EXACT, name, working(x))
+        return {key: narrowed(s, x) if key in narrow else s for key, s in state.items()}
 
     def _with_tied(self, values: Named) -> Named:
         """The same arrays, also under the further names of tied parameters."""

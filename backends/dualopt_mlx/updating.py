@@ -10,6 +10,7 @@ import mlx.core as mx
 from mlx.optimizers import Optimizer as Base
 
 from dualopt.agreement import agreed
+from dualopt.clipping import clipped
 from dualopt.errors import RecipeError, StaleScalarsError
 from dualopt.halves import divisible
 from dualopt.microbatches import Evidence, Folding, measured
@@ -24,7 +25,7 @@ from .distributed import Given, Sharing
 from .execute import Masked, can_compile, kept_where
 from .finite import offending
 from .namespace import EXACT, FAST
-from .parameters import Named, Tree, gradients_of, traced, values_of
+from .parameters import Named, Tree, gradients_of, traced, values_of, working
 from .state import Memory, State
 from .watching import Watching
 
@@ -95,7 +96,8 @@ class Updating(Base):
         if found is None:  # skipped
             self._drop()
             return theta
-        evidence, proposal = found
+        xp = EXACT if self.tier == "exact" else FAST
+        evidence, proposal = clipped(xp, self.plan.groups, found[0], working), found[1]
         if sharing is not None and is_traced:
             bad = sharing.worst(bad)
         ok = self._store.consume(bad, frozenset(evidence)) if is_traced else None

@@ -68,7 +68,7 @@ class Adopting(Saving):
                 per_update=per_update,
                 dampening=float(group.get("dampening", 0.0)),
             )
-            state |= one.state
+            state |= {name: self._stored_beside(name) | memories for name, memories in one.state.items()}
             counts |= one.counts
         self._roll_back()
         self.discard()
@@ -81,6 +81,11 @@ class Adopting(Saving):
             group["tau"] = self.plan.tau
             if self.plan.scheduled and self.plan.tau:
                 group["lr"] = self._written[i] = self.plan.current_step(i)
+
+    def _stored_beside(self, name: str) -> dict[str, torch.Tensor]:
+        """What the storage of a parameter begins with."""
+        storage = self.plan.groups[self.plan.group_of[name]].row.storage
+        return {} if storage is None else {key: x for key, x in self._start(name).items() if key in storage.keys}
 
     def _groups_of(
         self, other: torch.optim.Optimizer | Mapping[str, Any], names: Sequence[str] | None

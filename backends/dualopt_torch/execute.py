@@ -7,7 +7,8 @@ fast     elementwise rows on CUDA: one launch for all tensors of a group (`trito
          recompile it. Rows with a polar factor as stacks of matrices (`spectral`). Everything else eagerly in the
          fast namespace.
 
-Half-precision parameters are widened to float32, and rounded once when they are stored.
+Half-precision parameters are widened to float32, and rounded once when they are stored: to nearest here, and by
+`storing` where their group says how.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ import torch
 from dualopt.executor import Execute, executor
 from dualopt.planned import PlannedGroup
 
+from .closing import Closing
 from .elementwise import Elementwise
 from .kernels import working
 from .namespace import EXACT, FAST
 from .products import true_float32
 from .route import Route, Tensors, Update
 from .spectral import Spectral
+from .storing import Storing
 from .triton import installed
 from .triton.multi_tensor import MultiTensor
 
@@ -65,6 +68,8 @@ class Executor:
         self.compiled = compiled if compiled is not None else (None if can_compile() else False)
         self._plain = executor(EXACT if tier == "exact" else FAST)
         self._scalars: dict[tuple[Any, ...], torch.Tensor] = {}
+        closing = Closing(self.compiled if tier == "fast" else False, self.scalar_tensor)
+        self._storing = Storing(tier == "fast", closing)
         launched = (MultiTensor(),) if tier == "fast" and torch.cuda.is_available() and installed() else ()
         self._routes: tuple[Route, ...] = (
             *launched,
@@ -106,7 +111,10 @@ class Executor:
         """One update of several groups, in place."""
         with true_float32():
             for update in updates:
-                self._routed(update)
+                if update.planned.row.storage is None:
+                    self._routed(update)
+                else:
+                    self._storing(update, self._routed)
 
     def _routed(self, update: Update) -> None:
         for route in self._routes:

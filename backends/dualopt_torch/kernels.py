@@ -85,12 +85,6 @@ def _kernel(
     like: tuple[tuple[torch.dtype, torch.device], ...],
 ) -> Kernel:
     """Traced and compiled once for these parts, types and devices."""
-    from torch._guards import TracingContext, tracing
-    from torch._inductor import config
-    from torch._inductor.compile_fx import compile_fx_inner
-    from torch._inductor.decomposition import select_decomp_table
-    from torch.fx.experimental.proxy_tensor import make_fx
-
     row = Row(name, *parts)
     scalars = tuple(row.needs)
     update = _update(COMPILED, row, keys, measured)
@@ -101,16 +95,26 @@ def _kernel(
 
     theta, *arrays = (torch.empty(TRACED, dtype=dtype, device=device) for dtype, device in like)
     k = torch.empty(len(scalars), dtype=working(theta[:0]).dtype, device=theta.device)
-    trace = make_fx(unpacked, decomposition_table=select_decomp_table(), tracing_mode="symbolic")
-    graph = trace(theta, k, *arrays)
+    return inductor(unpacked, theta, k, *arrays)
+
+
+def inductor(update: Callable[..., tuple[()]], *like: torch.Tensor) -> Kernel:
+    """A function that works in place, compiled for any number of elements from 2; `like`: tensors like its own."""
+    from torch._guards import TracingContext, tracing
+    from torch._inductor import config
+    from torch._inductor.compile_fx import compile_fx_inner
+    from torch._inductor.decomposition import select_decomp_table
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    graph = make_fx(update, decomposition_table=select_decomp_table(), tracing_mode="symbolic")(*like)
     inputs = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
     # Threads are those at the time of the call, not of compilation; sizes and strides are those of `elementwise`.
     options = {"cpp.dynamic_threads": True, "size_asserts": False, "alignment_asserts": False}
     fake = TracingContext(inputs[0].fake_mode)
-    with tracing(fake), config.patch(options), whole_vectors(dtype for dtype, _ in like):
+    with tracing(fake), config.patch(options), whole_vectors(x.dtype for x in like):
         made: Any = compile_fx_inner(graph, inputs)
 
-    def run(theta: torch.Tensor, k: torch.Tensor, *others: torch.Tensor) -> None:
-        made([theta, k, *others])
+    def run(*tensors: torch.Tensor) -> None:
+        made(list(tensors))
 
     return run

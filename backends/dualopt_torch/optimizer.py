@@ -16,6 +16,7 @@ import torch
 
 from dualopt import cautions
 from dualopt.agreement import Found, agreed
+from dualopt.clipping import clipped
 from dualopt.coordinates import COORDINATES
 from dualopt.errors import CountError, GradientError, RecipeError, StaleScalarsError
 from dualopt.microbatches import GRADIENT, Evidence, stream_of
@@ -31,7 +32,9 @@ from .distributed.execute import Divided
 from .distributed.joining import Share, joined
 from .evaluation import Evaluating
 from .execute import Executor, recorded
+from .kernels import working
 from .microbatches import Microbatches
+from .namespace import EXACT, FAST
 from .parameters import Named, named_parameters
 from .remembering import LINED
 from .untraced import untraced
@@ -45,7 +48,8 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
     count, ``lr`` (the current η) and ``step`` (its peak). Without a schedule in the recipe ``lr`` may be
     written by torch's schedulers; with one it is written here, and a second writer is an error.
 
-    ``state[p]`` holds the row's memories (float32 for half-precision parameters), ``tau``, the count that this
+    ``state[p]`` holds the row's memories (float32 for half-precision parameters), what `rounding` of the group keeps
+    beside these, ``tau``, the count that this
     parameter has lived, and running sums of the host if the row has some.
 
     Args:
@@ -77,11 +81,12 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
         self._built = False
         self._named: Named = found.parameters
         self._frozen = found.frozen
-        self.plan = Plan(recipe, {name: tuple(p.shape) for name, p in self._named.items()}, float64=_all_double(found))
+        self.dtypes = {name: str(p.dtype).removeprefix("torch.") for name, p in self._named.items()}
+        shapes = {name: tuple(p.shape) for name, p in self._named.items()}
+        self.plan = Plan(recipe, shapes, float64=_all_double(found), dtypes=self.dtypes)
         self.tier = tier
         self._layout = joined(model, self._named, self.plan, share)
         self._execute = Executor(tier, compiled) if self._layout is None else Divided(tier, compiled, self._layout)
-        self.dtypes = {name: str(p.dtype).removeprefix("torch.") for name, p in self._named.items()}
         cautions.too_fine(self.plan.recipe.count, self.plan.groups, self.dtypes)
         self._ready: Proposal | None = None
         self._captured = False
@@ -163,7 +168,8 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
             self.discard()
             self._roll_back()
             return loss
-        evidence, proposal = found
+        xp = EXACT if self.tier == "exact" else FAST
+        evidence, proposal = clipped(xp, self.plan.groups, found[0], working), found[1]
         names = tuple(evidence)
         count = self.plan.tau - (proposal.dtau if self._ready else 0)  # before this update
         measured = self._measurement(proposal, count, evidence)

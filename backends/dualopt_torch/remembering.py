@@ -133,7 +133,15 @@ class Remembering(torch.optim.Optimizer):
         p, planned = self._named[name].detach(), self.plan.groups[self.plan.group_of[name]]
         dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
         theta = local(p).to(dtype, memory_format=torch.contiguous_format)
-        return planned.row.init(EXACT, theta) if is_sharded(p) else planned.start(EXACT, name, theta)
+        begun = planned.row.init(EXACT, theta) if is_sharded(p) else planned.start(EXACT, name, theta)
+        return {key: x.to(self._type(name, key)) for key, x in begun.items()}
+
+    def _type(self, name: str, key: str) -> torch.dtype:
+        """The type of a memory: that which the parameter is computed in, but for what its storage keeps in its own."""
+        dtype, storage = self._named[name].dtype, self.plan.groups[self.plan.group_of[name]].row.storage
+        if dtype == torch.float64 or (storage is not None and key in storage.narrow):
+            return dtype
+        return torch.float32
 
     def _memories(self, name: str) -> Named:
         """The memories of a parameter, or what they will begin with."""

@@ -156,9 +156,10 @@ class Saving(Remembering):
             saved = {}
             for name in planned.names:
                 p = self._named[name]
-                dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
                 if name in state:
                     here = {key: piece_of(x, p) for key, x in state[name].items()}
-                    saved[name] = {key: x.to(device=p.device, dtype=dtype, copy=True) for key, x in here.items()}
+                    saved[name] = {
+                        key: x.to(device=p.device, dtype=self._type(name, key), copy=True) for key, x in here.items()
+                    }
             for name, memories in self._placed(planned, saved).items():
                 self.state[self._named[name]] = {"tau": counts[name], **self.plan.sums[name], **memories}

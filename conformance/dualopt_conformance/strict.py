@@ -15,6 +15,7 @@ from dualopt.environment import Facts, cpu_only
 from dualopt.exact import exact
 from dualopt.executor import executor, stored
 from dualopt.namespace import Backend
+from dualopt.rounding import Casts
 
 array_api_strict.set_array_api_strict_flags(boolean_indexing=False, data_dependent_shapes=False, enabled_extensions=())
 _NAMESPACES = {"exact": exact(array_api_strict), "fast": array_api_strict}
@@ -36,6 +37,20 @@ def narrowed(x: Any, like: Any) -> Any:
     return storage.narrow(np.array(x), like) if isinstance(like, np.ndarray) else x
 
 
+def casts(tier: str) -> Casts:
+    """Bits are those of numpy's arrays."""
+    return Casts(
+        xp=_NAMESPACES[tier],
+        widen=working,
+        narrow=narrowed,
+        dropped=lambda x: storage.dropped(x) if isinstance(x, np.ndarray) else 0,
+        bits=lambda x: np.array(x).view(np.int32),
+        floats=lambda x: array_api_strict.asarray(x.view(np.float32)),
+        index=storage.index,
+        word=storage.word,
+    )
+
+
 def environment(device: str | None, threads: int | None) -> Facts:
     """Those of the numpy underneath. RecipeError for a device other than "cpu"."""
     cpu_only("strict", device)
@@ -47,7 +62,7 @@ BACKEND = Backend(
     namespaces=_NAMESPACES,
     from_numpy=from_numpy,
     to_numpy=lambda x: np.array(working(x)),
-    execute=lambda tier: stored(executor(_NAMESPACES[tier]), working, narrowed),
+    execute=lambda tier: stored(executor(_NAMESPACES[tier]), casts(tier)),
     dtypes=numpy_backend.BACKEND.dtypes,
     version=array_api_strict.__version__,
     working=working,

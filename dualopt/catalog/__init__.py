@@ -118,7 +118,16 @@ def row(name: str, options: Options) -> Row:
     resolved = {key: str(value) for key, value in options.items() if COORDINATES[key].decides}
     if not str(resolved.get("norm", "spectral")).startswith("spectral"):
         resolved.pop("polar", None)
-    return Row(name, signal, memory, direction, motion, found.source, resolved, found.folds(options))
+    return Row(
+        name,
+        signal,
+        memory,
+        direction,
+        motion,
+        source=found.source,
+        resolved=resolved,
+        folds=found.folds(options),
+    )
 
 
 def moves_matrices(options: Options) -> bool:

@@ -59,7 +59,7 @@ def adopt(
         if name not in plan.counts:
             raise CheckpointError(f"state of {name!r}: no such parameter{nearest(name, plan.counts)}")
         planned = plan.groups[plan.group_of[name]]
-        if planned.row.name not in source.family.rows or planned.sums or planned.anchored:
+        if planned.row.name not in source.family.rows or planned.sums or planned.leads:
             raise CheckpointError(
                 f"state of {name!r}: {source.name} cannot continue as {planned.row.name} of group "
                 f"{planned.group.name!r}; it can as {' or '.join(source.family.rows)} with an additive motion"

@@ -18,6 +18,14 @@ class Geometry(Part, Protocol):
     """u from a readout z in one channel, and, if it is elementwise, from the memories s of that channel."""
 
     @property
+    def unit(self) -> bool:
+        """As that of a direction."""
+        ...
+
+    @property
+    def degree(self) -> float | None: ...
+
+    @property
     def linear(self) -> bool:
         """True if its cost grows as the number of entries: it multiplies no matrices."""
         ...
@@ -35,6 +43,14 @@ class Descent(Stage):
     @property
     def local(self) -> bool:  # type: ignore[override]
         return self.geometry.local
+
+    @property
+    def unit(self) -> bool:  # type: ignore[override]
+        return self.geometry.unit
+
+    @property
+    def degree(self) -> float | None:  # type: ignore[override]
+        return self.geometry.degree
 
     @property
     def whole(self) -> bool:  # type: ignore[override]

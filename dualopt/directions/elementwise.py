@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..clock import Clock
 from ..counts import complement
@@ -14,6 +15,8 @@ from ..recursion import Action, Array, Arrays, Namespace, Scalars, Shape
 class Identity(Stage):
     """u = −z: descent along the readout itself."""
 
+    degree: ClassVar[float | None] = 1.0
+
     def __call__(self, xp: Namespace, z: Array, s: Arrays, k: Scalars) -> Array:
         return -z
 
@@ -21,6 +24,9 @@ class Identity(Stage):
 @dataclass(frozen=True)
 class Sign(Stage):
     """u = −sign(z), with sign(0) = 0."""
+
+    unit: ClassVar[bool] = True
+    degree: ClassVar[float | None] = 0.0
 
     def __call__(self, xp: Namespace, z: Array, s: Arrays, k: Scalars) -> Array:
         return -xp.sign(z)
@@ -31,6 +37,8 @@ class Rms(Stage):
     """u = −z / (√v̂ + ε), v̂ = v / (1 − 2^(−τ/h_v)) if `corrected`, else v. ε stands outside the root."""
 
     corrected: bool = True
+
+    degree: ClassVar[float | None] = 0.0
 
     @property
     def needs(self) -> dict[str, tuple[str, ...]]:

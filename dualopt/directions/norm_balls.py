@@ -65,6 +65,8 @@ class Ball(Stage):
     scaling: str = "1"  # a key of SCALES
 
     local: ClassVar[bool] = False
+    unit: ClassVar[bool] = True
+    degree: ClassVar[float | None] = 0.0
     shaped: ClassVar[bool] = True
     least_ndim: ClassVar[int] = 2  # of the parameters it is meant for
 

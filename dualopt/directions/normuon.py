@@ -97,6 +97,8 @@ class RowScaled(Stage):
     scale: str = RMS
 
     local: ClassVar[bool] = False
+    unit: ClassVar[bool] = True
+    degree: ClassVar[float | None] = 0.0
     shaped: ClassVar[bool] = True
 
     @property

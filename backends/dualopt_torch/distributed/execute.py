@@ -33,6 +33,7 @@ def check(plan: Plan) -> None:
     """DistributionError for the first group that cannot be updated while its parameters are sharded."""
     for planned in plan.groups:
         why = None if planned.row.local else halves.obstacle(planned.row)
+        why = why if planned.group.clip is None else "clip needs the norm of whole gradients"
         if why is not None and planned.names:
             raise DistributionError(
                 f"group {planned.group.name!r}: {planned.row.name} cannot be carried out on sharded parameters: {why}. "
@@ -82,11 +83,18 @@ class Divided(Executor):
 
     def _carry_out(self, updates: Sequence[Update]) -> None:
         here = [self._held(update) for update in updates] if self.layout.sharded else list(updates)
+        opened = [self._storing.whole(u, self.layout.starts) for u in here if u.planned.row.storage is not None]
+        self._opened([*(u for u in here if u.planned.row.storage is None), *(o.update for o in opened)])
+        for one in opened:
+            one.close(self._storing.closing)
+
+    def _opened(self, here: Sequence[Update]) -> None:
+        """These updates, on tensors that need not be stored otherwise."""
         cut = [update for update in here if halves.divisible(update.planned)]
         others = [update for update in here if not halves.divisible(update.planned)]
         owners = self._assigned(cut)
         if not owners:
-            super().carry_out(others)
+            self._all_routed(others)
             return
         dtype = working(next(iter(cut[0].theta.values()))[:0]).dtype
         z: Tensors = {}
@@ -95,7 +103,7 @@ class Divided(Executor):
             self._before(update, owners, z, pieces)
         come = self.layout.collect(z, owners, dtype)
         if self.layout.sharded:
-            super().carry_out(others)
+            self._all_routed(others)
         own, z = come(), {}
         u: Tensors = {}
         for update in cut:
@@ -103,8 +111,12 @@ class Divided(Executor):
             u |= halves.directions(self._xp, update.planned, mine, update.k)
         gone = self.layout.spread(u, owners, dtype)
         if not self.layout.sharded:
-            super().carry_out(others)
+            self._all_routed(others)
         self._after(pieces, gone())
+
+    def _all_routed(self, updates: Sequence[Update]) -> None:
+        for update in updates:
+            self._routed(update)
 
     def _before(self, update: Update, owners: Mapping[str, int], z: Tensors, pieces: dict[str, Piece]) -> None:
         row, layout = update.planned.row, self.layout

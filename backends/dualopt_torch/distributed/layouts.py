@@ -24,6 +24,11 @@ class Layout(Protocol):
     @property
     def sharded(self) -> bool: ...
 
+    @property
+    def starts(self) -> Mapping[str, int]:
+        """The place, in the whole array, of the first element that this process holds; 0 where that is left out."""
+        ...
+
     def collect(self, pieces: Tensors, owners: Owners, dtype: torch.dtype) -> Arrival:
         """From what every process holds: those arrays, whole, whose owner this process is."""
         ...
@@ -37,6 +42,7 @@ class Replicated:
     """Every process holds everything, and all the same."""
 
     sharded = False
+    starts: Mapping[str, int] = {}
 
     def __init__(self, wire: Wire, parameters: Tensors) -> None:
         self.wire = wire
@@ -74,6 +80,9 @@ class Sharded:
         for name, p in parameters.items():
             held = tuple(local(p).shape)
             assert held == self._pieces[name][wire.rank], (name, held)
+        self.starts: Mapping[str, int] = {
+            name: sum(map(prod, shapes[: wire.rank])) for name, shapes in self._pieces.items()
+        }
 
     def collect(self, pieces: Tensors, owners: Owners, dtype: torch.dtype) -> Arrival:
         of = self._of(owners)
