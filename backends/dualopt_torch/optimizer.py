@@ -112,8 +112,9 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
         super().add_param_group(param_group)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but hooks and the monitor, so that copies and pickles work; torch's own are of less."""
-        left_out = {"monitor", *LINED}
+        """Everything but hooks, the monitor, and the `step` that schedulers and trainers put in place of this one's,
+        bound to this very optimizer: so copies and pickles work. Torch's own are of less."""
+        left_out = {"monitor", "step", *LINED}
         return {key: x for key, x in self.__dict__.items() if not key.startswith("_optimizer_") and key not in left_out}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
