@@ -70,6 +70,7 @@ class Adopting(Saving):
             )
             state |= one.state
             counts |= one.counts
+        self._settle()
         self._roll_back()
         self.discard()
         before = self.plan.saved_counts()
