@@ -234,3 +234,50 @@ def test_what_cannot_be_captured_is_refused():
     elsewhere = {"a": torch.nn.Parameter(torch.ones(2)), "c": torch.nn.Parameter(torch.ones(2, device="meta"))}
     with pytest.raises(RecipeError, match="one device"):
         Optimizer(elsewhere, recipe(ADAMW)).capturable()
+
+
+# --- torch.compile ----------------------------------------------------------------------------------------------
+
+
+def test_a_compiled_train_step_is_compiled_once_whatever_counts_and_batches():
+    """Forward, backward and step in one function; after two sizes of batches nothing is compiled anew."""
+    group = {"optimizer": "muon"}
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    model, twin = Model(), Model()
+    opt, eager = (Optimizer(m, recipe(group, schedule={"shape": "linear", "total": 900})) for m in (model, twin))
+
+    def step(x):
+        for p in model.parameters():
+            p.grad = None
+        loss = model(x)
+        loss.backward()
+        opt.step()
+        return loss.detach()
+
+    compiled = opt.compile(step, backend="aot_eager", dynamic=True)
+    compiled(batch(0), count=4)
+    compiled(batch(1)[:3], count=3)
+    before = dict(counters["stats"]), dict(counters["frames"])
+    assert before[0]["unique_graphs"] > 0
+    for t in range(2, 8):
+        compiled(batch(t)[: 2 + t % 3], count=COUNTS[t % 6])
+    assert (dict(counters["stats"]), dict(counters["frames"])) == before
+    for t, count in enumerate((4, 3, *(COUNTS[t % 6] for t in range(2, 8)))):
+        trained_with_count(twin, eager, batch(t)[: 4 if t == 0 else 3 if t == 1 else 2 + t % 3], count)
+    assert opt.snapshot().counts == eager.snapshot().counts
+    assert all(
+        torch.allclose(p, q, rtol=1e-5, atol=1e-7) for p, q in zip(model.parameters(), twin.parameters(), strict=True)
+    )
+
+
+def test_a_full_graph_is_refused_by_torch_where_it_holds_the_step():
+    torch._dynamo.reset()
+    model = Model()
+    opt = Optimizer(model, recipe(ADAMW))
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        opt.compile(opt.step, backend="eager", fullgraph=True)()
+    assert opt.plan.tau == 0  # the count was taken back
