@@ -3,22 +3,27 @@
 PYTHON ?= python3
 VENV   := .venv
 PEERS  := .venv-bench
+TOOLS  := .venv-examples
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Idle OpenMP threads that spin would slow every other process on a small machine.
 PYTEST := MLX_ENABLE_TF32=0 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 JOBS   ?= 2
 
-.PHONY: demo test test-long lint docs rows bench clean
+.PHONY: demo test test-long test-examples lint docs rows bench clean
 
 demo: $(VENV)/run
 	$(BIN)/dualopt demo --out runs/demo
 
 test: $(VENV)/dev lint
-	$(PYTEST) -n $(JOBS) -m "not long"
+	$(PYTEST) -n $(JOBS) -m "not long and not examples"
 
 test-long: $(VENV)/dev
 	$(PYTEST) -n $(JOBS) -m long
+
+# The examples, with the trainers that they are for.
+test-examples: $(TOOLS)/made
+	MLX_ENABLE_TF32=0 OMP_WAIT_POLICY=PASSIVE $(TOOLS)/bin/python -m pytest -n $(JOBS) --dist worksteal tests/test_examples.py
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -37,14 +42,22 @@ rows: $(VENV)/dev
 bench: $(PEERS)/made
 	$(BIN)/dualopt bench --python $(PEERS)/bin/python --page docs/speed.md $(if $(ONLY),--add --only '$(ONLY)')
 
-# The peers in an environment of their own, which sees what .venv has. All that they need is listed, so nothing is
+# Peers and trainers in environments of their own, which see what .venv has. All that they need is listed, so nothing is
 # resolved, and none of them brings another torch.
 $(PEERS)/made: $(VENV)/run benchmarks/requirements.txt
-	$(BIN)/python -m venv $(PEERS)
-	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
-	  > $$($(PEERS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/dualopt-run.pth
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements.txt
+	$(call beside,$(PEERS),benchmarks/requirements.txt)
 	@touch $@
+
+$(TOOLS)/made: $(VENV)/dev examples/requirements.txt
+	$(call beside,$(TOOLS),examples/requirements.txt)
+	@touch $@
+
+define beside
+	$(BIN)/python -m venv $(1)
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > $$($(1)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/dualopt-run.pth
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(2)
+endef
 
 # What the package needs, with both frameworks.
 $(VENV)/run: pyproject.toml constraints.txt
@@ -66,4 +79,4 @@ $(VENV)/dev: $(VENV)/run
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) runs site docs/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(TOOLS) runs site docs/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -55,6 +55,9 @@ NOT_RUN: dict[tuple[str, str], str] = {
     ("docs/distributed.md", 'torch.distributed.init_process_group("gloo")  # "nccl" on GPUs'): (
         "it takes several processes: tests/launched.py is the same, and runs"
     ),
+    ("docs/captured.md", "opt.capturable()  # once, before warm-up"): (
+        "it takes a CUDA device: tests/test_captured.py has a stand-in for the graph"
+    ),
 }
 
 MODEL = """
@@ -318,6 +321,8 @@ def shown(block: Block, where: str) -> None:
         assert block.text.strip(), f"{where}: a picture is described in words"
     elif kind == "{dualopt}":
         assert block.commands, where
+    elif kind == "{literalinclude}":
+        included((ROOT / where.partition(":")[0]).parent / argument, block.text, where)
     elif kind == "{include}":
         text = (ROOT / where.partition(":")[0]).parent.joinpath(argument).read_text(encoding="utf-8")
         for mark in re.findall(r'^:(?:start-after|end-before): "(.*)"$', block.text, re.MULTILINE):
@@ -325,6 +330,18 @@ def shown(block: Block, where: str) -> None:
     else:
         assert kind in ("", "shell", "text", "{toctree}"), f"{where}: nobody runs {kind}"
         assert kind or not is_python(block.text), f"{where}: Python that nobody runs; put it behind a fence"
+
+
+def included(path: Path, text: str, where: str) -> None:
+    """The part of a program that the site includes is in it: what it is named, or begins and ends with."""
+    code, options = path.read_text(encoding="utf-8"), dict(re.findall(r"^:([\w-]+): \"?(.*?)\"?$", text, re.MULTILINE))
+    known = {"language", "pyobject", "start-at", "end-at", "dedent"}
+    assert options.keys() <= known, where
+    for mark in options.keys() & {"start-at", "end-at"}:
+        assert code.count(options[mark]) == 1, f"{where}: {options[mark]}"
+    names = options.get("pyobject", "").split(".")
+    for name in filter(None, names):
+        assert re.search(rf"^ *(class|def) {name}\b", code, re.MULTILINE), f"{where}: {name}"
 
 
 def is_python(text: str) -> bool:

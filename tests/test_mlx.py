@@ -308,6 +308,31 @@ def test_extra_state_may_be_captured() -> None:
     assert np.all(np.array(model["w"]) != 2 * first)
 
 
+def test_dropout_before_a_matrix_in_a_compiled_step() -> None:
+    """MLX does not mark the random keys of a trace as such; masks are drawn anew, and the step counts."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dropout, self.linear = nn.Dropout(0.5), nn.Linear(8, 8)
+
+        def __call__(self, x: mx.array) -> mx.array:
+            return self.linear(self.dropout(x))
+
+    model = Model()
+    opt = Optimizer(model, Recipe((Group("sgdm", {"step": 0.0}),)))
+    loss_and_grad = nn.value_and_grad(model, lambda x: model(x).square().sum())
+
+    def step() -> mx.array:
+        loss, gradients = loss_and_grad(mx.ones((4, 8)))
+        opt.update(model, gradients)
+        return loss
+
+    compiled = opt.compile(step, inputs=mx.random.state, outputs=mx.random.state)
+    assert len({compiled(count=5).item() for _ in range(4)}) == 4
+    assert opt.count == 20
+
+
 # Compiled steps that cannot be carried out.
 
 

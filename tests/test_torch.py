@@ -456,6 +456,19 @@ def test_copies_and_pickles_continue_alike():
     assert len({str(bits(dict(m.named_parameters()))) for m, _ in ((model, opt), *twins)}) == 1
 
 
+def test_copies_beside_a_scheduler_step_for_themselves():
+    """Schedulers put a `step` that knows its optimizer into the instance."""
+    import pickle
+
+    named = parameters(shapes={"w": (4, 3)})
+    opt = dualopt.optimizer(named, recipe())
+    torch.optim.lr_scheduler.ExponentialLR(opt, 0.5)
+    for other in (copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))):
+        other.param_groups[0]["params"][0].grad = gradient(named["w"], "w", 0)
+        other.step(count=7)
+        assert (other.plan.tau, opt.plan.tau) == (7, 0)
+
+
 def test_wrappers_do_not_change_names():
     model = torch.nn.Sequential(torch.nn.Linear(3, 3))
     wrapped = torch.nn.DataParallel(torch.compile(model))

@@ -134,13 +134,14 @@ class Updating(Base):
 
     def _is_traced(self, measured: list[mx.array]) -> bool:
         """Whether this update, of which these arrays are a part, is being traced; evaluates them otherwise."""
-        inside, captured = traced(measured), self._store.captured()
-        if inside and not captured:
+        if self._store.captured():  # asked first: what dropout has drawn cannot be asked, in a trace
+            return True
+        if traced(measured):
             raise StaleScalarsError(
                 "update() is being traced, but opt.state is not among the inputs and outputs of mx.compile: counts "
                 "and scalars would be frozen. Use opt.compile(step), or capture [model.state, opt.state] in both"
             )
-        return captured
+        return False
 
     def _updated(
         self, evidence: Evidence, theta: Named, ok: mx.array | None, measurement: Measurement | None

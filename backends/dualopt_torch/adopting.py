@@ -70,6 +70,7 @@ class Adopting(Saving):
             )
             state |= {name: self._stored_beside(name) | memories for name, memories in one.state.items()}
             counts |= one.counts
+        self._settle()
         self._roll_back()
         self.discard()
         before = self.plan.saved_counts()

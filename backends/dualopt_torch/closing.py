@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -20,9 +21,9 @@ from .casts import casts
 from .elementwise import COMPILE_FROM, flat
 from .kernels import Kernel, inductor
 from .namespace import COMPILED, FAST
-from .route import Tensors
+from .route import OnDevice, Tensors
 
-Scalars = Mapping[str, float]
+Scalars = Mapping[str, Any]  # floats, or `OnDevice`
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,15 @@ class Closing:
         if not storage.random and not storage.narrow:  # θ is x, to nearest
             torch._foreach_copy_([part.theta for part in parts], [part.x for part in parts])
             return
-        word = self._scalar_tensor({name: k.get(name, 0.0) for name in WORD}, slot, parts[0].x)
+        word = self._word(k, slot, parts[0].x) if storage.random else parts[0].x  # which is not read
         for part in parts:
             if part.x.numel() > SMALL:
                 self._long(storage, part, word)
         self._short(storage, [part for part in parts if 0 < part.x.numel() <= SMALL], word)
+
+    def _word(self, k: Scalars, slot: tuple[object, ...], like: torch.Tensor) -> torch.Tensor:
+        word = {name: k[name] for name in WORD}
+        return torch.stack(list(word.values())) if isinstance(k, OnDevice) else self._scalar_tensor(word, slot, like)
 
     def _long(self, storage: Storage, part: Closed, word: torch.Tensor) -> None:
         at = part.name, part.start, part.x.device

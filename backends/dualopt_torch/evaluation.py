@@ -34,6 +34,7 @@ class Evaluating(evaluation.Evaluating, Saving):
             EvaluationError: the model holds the weights to evaluate at, which a training does not continue from.
         """
         self._require_training("state_dict()")
+        self._settle()
         return super().state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -43,6 +44,7 @@ class Evaluating(evaluation.Evaluating, Saving):
 
     @torch.no_grad()
     def _elsewhere(self) -> dict[str, torch.Tensor]:
+        self._settle()
         found: dict[str, torch.Tensor] = {}
         for planned in self.plan.groups:
             if planned.row.motion.averages:

@@ -28,16 +28,21 @@ from .elementwise import Elementwise
 from .kernels import working
 from .namespace import EXACT, FAST
 from .products import true_float32
-from .route import Route, Tensors, Update
+from .route import OnDevice, Route, Tensors, Update
 from .spectral import Spectral
 from .storing import Storing
 from .triton import installed
 from .triton.multi_tensor import MultiTensor
 
 
+def capturing() -> bool:
+    """True while a CUDA graph is being captured."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
 def recorded(gradients: Mapping[str, torch.Tensor]) -> bool:
     """True while operations are being recorded rather than carried out."""
-    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+    if capturing():
         return True
     g = next(iter(gradients.values()), None)
     fake = torch._subclasses.fake_tensor.FakeTensor
@@ -60,19 +65,20 @@ class Executor:
     """Carries out updates in one tier, and owns the scalar tensors.
 
     A group goes through the routes in order; each updates the parameters that it is for, and the last one all
-    that are left.
+    that are left. With `launched` one of them is that of one launch for all tensors, whose tables the host writes.
     """
 
-    def __init__(self, tier: str, compiled: bool | None = None) -> None:
-        self.tier = tier
+    def __init__(self, tier: str, compiled: bool | None = None, *, launched: bool = True) -> None:
+        self.tier, self.launched = tier, launched
         self.compiled = compiled if compiled is not None else (None if can_compile() else False)
-        self._plain = executor(EXACT if tier == "exact" else FAST)
+        self.xp = EXACT if tier == "exact" else FAST
+        self._plain = executor(self.xp)
         self._scalars: dict[tuple[Any, ...], torch.Tensor] = {}
         closing = Closing(self.compiled if tier == "fast" else False, self.scalar_tensor)
         self._storing = Storing(tier == "fast", closing)
-        launched = (MultiTensor(),) if tier == "fast" and torch.cuda.is_available() and installed() else ()
+        launches = launched and tier == "fast" and torch.cuda.is_available() and installed()
         self._routes: tuple[Route, ...] = (
-            *launched,
+            *((MultiTensor(),) if launches else ()),
             Elementwise(tier, self.compiled, self.scalar_tensor),
             *((Spectral(),) if tier == "fast" else ()),
             self._recursion,
@@ -80,13 +86,15 @@ class Executor:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy is made from; scalar tensors and kernels are made anew."""
-        return {"tier": self.tier, "compiled": self.compiled}
+        return {"tier": self.tier, "compiled": self.compiled, "launched": self.launched}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
-        self.__init__(saved["tier"], saved["compiled"])  # type: ignore[misc]
+        self.__init__(**saved)  # type: ignore[misc]
 
-    def scalar_tensor(self, values: Mapping[str, float], slot: tuple[Any, ...], like: torch.Tensor) -> torch.Tensor:
+    def scalar_tensor(self, values: Mapping[str, Any], slot: tuple[Any, ...], like: torch.Tensor) -> torch.Tensor:
         """The persistent tensor of one set of scalars, refilled; its address never changes."""
+        if isinstance(values, OnDevice):
+            return values.vector
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
         key = (*slot, dtype, like.device)
         filled = torch.tensor(list(values.values()), dtype=dtype)

@@ -2,7 +2,8 @@
 
 The host part and the array part of a step are separate: `advance` moves the counts and derives the
 scalars, `step` does so itself unless it was done, and never while its gradients are being traced or
-captured, when Python would run only once: then it needs `advance` before, or raises.
+captured, when Python would run only once: then it needs `advance` before, or raises. Steps that CUDA graphs
+replay are in `captured`.
 """
 
 from __future__ import annotations
@@ -26,22 +27,21 @@ from dualopt.proposal import Proposal
 from dualopt.recipe import TRUST, Recipe
 
 from .adopting import Adopting
+from .captured import Capturing
 from .checking import all_finite, check_fit
 from .distributed.dtensors import gradient_pieces
 from .distributed.execute import Divided
 from .distributed.joining import Share, joined
 from .evaluation import Evaluating
-from .execute import Executor, recorded
+from .execute import Executor, capturing, recorded
 from .kernels import working
-from .microbatches import Microbatches
-from .namespace import EXACT, FAST
 from .parameters import Named, named_parameters
 from .remembering import LINED
 from .untraced import untraced
 from .watching import Watching
 
 
-class Optimizer(Watching, Microbatches, Evaluating, Adopting):
+class Optimizer(Watching, Capturing, Evaluating, Adopting):
     """Carries out a recipe on a torch module, or on a mapping of names to parameters.
 
     Groups are the recipe's, and hold strings and numbers only: the coordinates in the base unit of the
@@ -118,8 +118,10 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
         super().add_param_group(param_group)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but hooks and the monitor, so that copies and pickles work; torch's own are of less."""
-        left_out = {"monitor", *LINED}
+        """Everything but hooks, the monitor, what graphs refer to, and the `step` that schedulers and trainers put in
+        place of this one's, bound to this very optimizer: so copies and pickles work. Torch's own are of less."""
+        self._settle()
+        left_out = {"monitor", "step", "_stage", *LINED}
         return {key: x for key, x in self.__dict__.items() if not key.startswith("_optimizer_") and key not in left_out}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
@@ -159,6 +161,11 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self._stage is not None:
+            if microbatches is not None or samples is not None or self._told is not None:
+                raise StaleScalarsError("microbatches are folded by the host: not after opt.capturable()")
+            self._on_device(self._stage, count)
+            return loss
         try:
             found = self._everywhere(lambda: self._evidence(count, microbatches, samples))
         except BaseException:
@@ -168,8 +175,7 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
             self.discard()
             self._roll_back()
             return loss
-        xp = EXACT if self.tier == "exact" else FAST
-        evidence, proposal = clipped(xp, self.plan.groups, found[0], working), found[1]
+        evidence, proposal = clipped(self._execute.xp, self.plan.groups, found[0], working), found[1]
         names = tuple(evidence)
         count = self.plan.tau - (proposal.dtau if self._ready else 0)  # before this update
         measured = self._measurement(proposal, count, evidence)
@@ -207,14 +213,18 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
 
         Raises:
             EvaluationError: after `eval` without `train`.
+            NonFiniteError, StaleScalarsError: what steps after `capturable` have to report.
         """
         self._require_training("advance()")
+        self._settle()
         self._roll_back()
         chosen = [n for n, p in self._named.items() if p.requires_grad] if names is None else list(names)
         proposal = self._propose(count, chosen)
+        self._require_recorded(proposal)
         self._before = self.plan.saved_counts(), self.plan.saved_sums()
         self.plan.commit(proposal)
         self._ready = proposal
+        self._fill(proposal)
 
     def compile(self, step: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         """``torch.compile(step)`` preceded by `advance`: call the result with ``count=``.
@@ -264,6 +274,8 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
 
     def _proposal(self, gradients: Mapping[str, torch.Tensor], count: int | None) -> Proposal:
         """The proposal that this step carries out: the advanced one, or a new one."""
+        if capturing():
+            raise StaleScalarsError("a captured step finds its scalars on the device: call opt.capturable() before")
         if self._ready is None:
             if recorded(gradients):
                 raise StaleScalarsError(
@@ -288,6 +300,8 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
         if self._ready is not None and not self._captured:
             self.plan.restore(*self._before)
             self._ready = None
+            if self._stage is not None:
+                self._stage.withdraw()
 
     def _finish(self, proposal: Proposal, evidence: Evidence) -> None:
         """Make counts and lr those of the update that has just been carried out."""
@@ -295,6 +309,10 @@ class Optimizer(Watching, Microbatches, Evaluating, Adopting):
             self.plan.commit(proposal)
         self._ready = None
         self._captured = recorded({name: x[GRADIENT] for name, x in islice(evidence.items(), 1) if x})
+        self._lived(proposal)
+
+    def _lived(self, proposal: Proposal) -> None:
+        """Write down what parameters have lived, and η of the groups."""
         kept = self._kept
         for cohort in proposal.cohorts:
             lived = {"tau": cohort.clock.tau, **cohort.clock.sums}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -32,6 +32,24 @@ class Update:
     def without(self, names: Collection[str]) -> Update:
         """The same of the other parameters."""
         return replace(self, theta={name: x for name, x in self.theta.items() if name not in names})
+
+
+class OnDevice(Mapping[str, torch.Tensor]):
+    """The scalars of a cohort: `vector`, in the order of `row.needs`, and 0-d views of it by name."""
+
+    def __init__(self, names: tuple[str, ...], like: torch.Tensor) -> None:
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        self.vector = torch.zeros(len(names), dtype=dtype, device=like.device)
+        self._views = dict(zip(names, self.vector.unbind(), strict=True))
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._views[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
 
 
 Route = Callable[[Update], Collection[str]]  # the names of what it has updated; the rest is left to others

@@ -43,6 +43,10 @@ class Saving(Remembering):
         """Undo an `advance` that no step has used."""
         raise NotImplementedError
 
+    def _settle(self) -> None:
+        """Take over what steps on the device did."""
+        raise NotImplementedError
+
     def discard(self) -> None:
         """Forget what `accumulate` has folded since the last step."""
         raise NotImplementedError
@@ -53,6 +57,7 @@ class Saving(Remembering):
         Raises:
             CheckpointError: other groups, coordinates, parameters or shapes; nothing has changed.
         """
+        self._settle()
         groups, saved = state_dict.get("param_groups", []), state_dict.get("state", {})
         if len(groups) != len(self.param_groups):
             raise CheckpointError(f"the saved optimizer has {len(groups)} groups, this one {len(self.param_groups)}")
@@ -97,6 +102,7 @@ class Saving(Remembering):
 
     def snapshot_by(self, array: Callable[[torch.Tensor], np.ndarray[Any, Any]]) -> Snapshot:
         """The same, whose arrays are made by `array`."""
+        self._settle()
         used = self._ready is None or self._captured
         counts, sums = (self.plan.saved_counts(), self.plan.saved_sums()) if used else self._before
         parameters = {name: array(p) for name, p in {**self._named, **(self._aside or {})}.items()}
@@ -114,6 +120,7 @@ class Saving(Remembering):
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from a snapshot of any backend, in training. CheckpointError if it does not fit; nothing has
         changed then."""
+        self._settle()
         require(snapshot, {name: tuple(p.shape) for name, p in self._named.items()}, where="snapshot")
         require_dtypes(snapshot, {name: TYPES[p.dtype] for name, p in self._named.items()}, where="snapshot")
         require_recipe(snapshot, self.plan.recipe, where="snapshot")

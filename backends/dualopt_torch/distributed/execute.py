@@ -22,7 +22,6 @@ from dualopt.views import view
 
 from ..execute import Executor
 from ..kernels import working
-from ..namespace import EXACT, FAST
 from ..products import true_float32
 from ..route import Tensors, Update, keep
 from .dtensors import local, locals_of
@@ -72,7 +71,6 @@ class Divided(Executor):
     def __init__(self, tier: str, compiled: bool | None, layout: Layout) -> None:
         super().__init__(tier, compiled)
         self.layout = layout
-        self._xp = EXACT if tier == "exact" else FAST
         self._owners: dict[tuple[str, ...], dict[str, int]] = {}
         self._local: dict[str, Held] = {}
 
@@ -108,7 +106,7 @@ class Divided(Executor):
         u: Tensors = {}
         for update in cut:
             mine = {name: own[name] for name in update.theta if name in own}
-            u |= halves.directions(self._xp, update.planned, mine, update.k)
+            u |= halves.directions(self.xp, update.planned, mine, update.k)
         gone = self.layout.spread(u, owners, dtype)
         if not self.layout.sharded:
             self._all_routed(others)
@@ -125,7 +123,7 @@ class Divided(Executor):
                 continue
             theta, evidence = working(x), {key: working(e) for key, e in update.evidence[name].items()}
             kept = update.state[name]
-            s, read = halves.before(self._xp, row, theta, kept, evidence, update.k[name])
+            s, read = halves.before(self.xp, row, theta, kept, evidence, update.k[name])
             keep(kept, s)
             pieces[name] = Piece(update, theta, {**s, **kept})
             if layout.sharded or owners[name] == layout.wire.rank:
@@ -135,7 +133,7 @@ class Divided(Executor):
         for name, piece in pieces.items():
             update = piece.update
             kept = update.state[name]
-            moved, s = halves.after(self._xp, update.planned.row, piece.theta, u[name], piece.s, update.k[name], kept)
+            moved, s = halves.after(self.xp, update.planned.row, piece.theta, u[name], piece.s, update.k[name], kept)
             update.theta[name].copy_(moved)
             keep(kept, s)
 
