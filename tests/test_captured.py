@@ -85,6 +85,7 @@ class Model(torch.nn.Module):
             setattr(self, name, torch.nn.Parameter(torch.from_numpy(np.array(Stream(0, name).bell(shape)))))
 
     def forward(self, x):
+        x = x.to(self.a.dtype)
         return ((torch.tanh(x @ self.a) * self.c) @ self.b + self.d).square().mean()
 
 
@@ -115,9 +116,9 @@ def captured(model, opt, count):
     return tape, x
 
 
-def pair(group, *, tier="fast", **tables):
+def pair(group, *, tier="fast", dtype=torch.float32, **tables):
     """(model, optimizer) twice, the second of them capturable."""
-    models = Model(), Model()
+    models = Model().to(dtype), Model().to(dtype)
     opts = [Optimizer(m, recipe(group, **tables), tier=tier, compiled=False) for m in models]
     opts[1].capturable()
     return (*zip(models, opts, strict=True),)
@@ -130,13 +131,21 @@ ROWS = [
     ({"optimizer": "sf_adamw"}, "fast"),
     ({"optimizer": "rotational_adamw"}, "exact"),
     ({"optimizer": "shampoo"}, "fast"),
+    ({"optimizer": "sgdm", "clip": 1e-3}, "fast"),
+    ({"optimizer": "adamw", "rounding": "stochastic"}, "fast"),
+    ({"optimizer": "muon", "rounding": "kahan"}, "fast"),
+    ({"optimizer": "adamw", "rounding": "master"}, "fast"),
 ]
 
 
-@pytest.mark.parametrize(("group", "tier"), ROWS, ids=lambda x: x if isinstance(x, str) else x["optimizer"])
+@pytest.mark.parametrize(
+    ("group", "tier"), ROWS, ids=lambda x: x if isinstance(x, str) else "-".join(map(str, x.values()))
+)
 def test_replays_have_the_bits_of_steps(group, tier):
     """Counts and the schedule change from replay to replay; a step outside of the graph changes nothing between."""
-    (model, opt), (twin, held) = pair(group, tier=tier, schedule={"shape": "linear", "total": 400, "warmup": 80})
+    dtype = torch.bfloat16 if "rounding" in group else torch.float32
+    schedule = {"shape": "linear", "total": 400, "warmup": 80}
+    (model, opt), (twin, held) = pair(group, tier=tier, dtype=dtype, schedule=schedule)
     steps = [(t, COUNTS[t % len(COUNTS)]) for t in range(8)]
     for t, count in steps:
         trained_with_count(model, opt, batch(t), count)
