@@ -46,7 +46,7 @@ _params = [pytest.param(name, marks=pytest.mark.long) if name == "jax" else name
 
 
 EVERYWHERE = ("test_rows", "test_exact")  # tests that no backend is left out of
-SOON = ("test_exact", "test_cases", "test_conformance", "test_cautious", "test_long")  # where "strict" is no long test
+SOON = ("test_exact", "test_cases", "test_conformance", "test_cautious")  # where "strict" is no long test
 
 
 def _is_of_matrices(item: pytest.Item) -> bool:
