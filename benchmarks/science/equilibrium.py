@@ -10,8 +10,9 @@ which makes gradients mostly noise, and their squares steady.
 *Scale-invariant* are W_q and W_k, whose outputs are normalised head by head (QK-norm): gradients are orthogonal to
 them. No other matrix is; those are pushed along themselves by the loss, λ_u = E<θ, P g>/E‖θ‖² per unit of η, and should
 settle as if an update kept a_e = a − ηλ_u of them, the effective decay. P is what the direction does to a small part of
-a readout: 1/√v of AdamW; √(2/π)/√(E z²) of signs; of polar factors, which take all directions for alike, <−u, z>/‖z‖².
-That is measured during the run: for these matrices the table says how far λ_u alone goes.
+its readout z: 1/√v of AdamW; √(2/π)/√(E z²) of signs, of an entry and relative to the RMS of all; the derivative of
+polar factors, mean over readouts nearby. That is measured during the run: for these matrices the table says how far λ_u
+alone goes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
+from collections import deque
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -26,9 +28,10 @@ from typing import Any
 
 import numpy as np
 
-from dualopt import Recipe
+from dualopt import Group, Recipe
 from dualopt.analysis import equilibria
 from dualopt.analysis.following import Followed, followed
+from dualopt.catalog import complete
 from dualopt.counts import complement
 from dualopt.explain import lines
 from dualopt.plan import Plan
@@ -45,6 +48,7 @@ WINDOWS = 2
 CONFIG = gpt.CONFIG
 PER_UPDATE = WINDOWS * CONFIG.context
 SETTLING, WATCHED, EVERY = 1000, 600, 3  # updates before, updates that are measured, and how many of these
+NEAR = 8  # measured updates over which the derivative of polar factors is a mean: its own spread is large
 SHOWN = 25  # updates between points of a curve
 KEPT, SQUARES, SHRINK = 7.0, 300.0, 200.0  # half-lives in updates
 WITHIN = 0.1
@@ -87,18 +91,20 @@ def role_of(name: str) -> str:
 class Watch:
     """What is measured of one parameter, in float64."""
 
-    def __init__(self, kind: str, options: Mapping[str, Any]) -> None:
-        self.kind, self.step, self.mu = kind, float(options["step"]), float(options.get("readout", 1.0))
-        self.kept = 1 - complement(PER_UPDATE, float(options["shrink_half_life"]))
+    def __init__(self, kind: str, group: Group) -> None:
+        action = complete(group.optimizer, dict(group.options))
+        self.kind, self.step, self.mu = kind, float(action["step"]), float(action["readout"])
+        self.kept = 1 - complement(PER_UPDATE, float(action["shrink_half_life"]))
         self.turns: list[float] = []
         self.squares: list[float] = []
         self.updates: list[float] = []
         self.pushed: list[float] = []
         self.product: Array = np.zeros(())
         self.readout: Array = np.zeros(())
+        self.factors: deque[Any] = deque(maxlen=NEAR)
 
-    def add(self, before: Array, after: Array, gradient: Array, state: Mapping[str, Any]) -> None:
-        """An update; `state` is that after it."""
+    def add(self, before: Array, after: Array, gradient: Array, state: Mapping[str, Any], last: Array) -> None:
+        """An update; `state` and the `last` gradient are those before it, of which its own is independent."""
         theta, moved, g = (np.asarray(x, np.float64) for x in (before, after, gradient))
         u = (moved - self.kept * theta) / self.step
         lengths = math.sqrt(float(np.sum(theta**2) * np.sum(moved**2)))
@@ -109,11 +115,14 @@ class Watch:
             root = np.sqrt(np.asarray(state["v"], np.float64))  # 1 − β_v^t is 1 by now
             self.pushed.append(float(np.mean(theta * np.divide(g, root, out=np.zeros_like(g), where=root > 0))))
             return
-        z = self.mu * np.asarray(state["m"], np.float64) + (1 - self.mu) * g
+        z = self.mu * np.asarray(state["m"], np.float64) + (1 - self.mu) * np.asarray(last, np.float64)
         if self.kind == SIGNS:
-            self.product, self.readout = self.product + theta * g, self.readout + z**2
+            scale = math.sqrt(float(np.mean(z**2)))
+            self.product, self.readout = self.product + theta * g / scale, self.readout + (z / scale) ** 2
         else:
-            self.pushed.append(float(np.mean(theta * g) * np.sum(-u * z) / np.sum(z**2)))
+            self.factors.append(np.linalg.svd(z, full_matrices=False))
+            length = math.sqrt(float(np.sum(u**2)) / min(u.shape))
+            self.pushed.append(length * float(np.mean([np.mean(derived(f, theta) * g) for f in self.factors])))
 
     def told(self) -> dict[str, float]:
         """Mean squares of θ and of u, the mean angle, and λ_u times the first."""
@@ -124,25 +133,48 @@ class Watch:
         return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def run(framework: str, optimizer: str, text: Text, config: GPTConfig = CONFIG) -> Seen:
+def derived(factors: tuple[Array, Array, Array], g: Array) -> Array:
+    """D g, with D the derivative of the polar factor at U Σ Vᵀ, which is self-adjoint.
+
+    With G = Uᵀ g V and k = min(m, n), it is U [(G − Gᵀ)_ij/(σ_i + σ_j)] Vᵀ and, if the matrix is tall,
+    (1 − U Uᵀ) g V Σ⁻¹ Vᵀ; likewise on the other side, if it is wide.
+    """
+    u, sigma, vt = factors
+    if len(u) < vt.shape[1]:
+        return derived((vt.T, sigma, u.T), g.T).T
+    gv = g @ vt.T
+    inside = u.T @ gv
+    turned = u @ ((inside - inside.T) / (sigma[:, None] + sigma)) + (gv - u @ inside) / sigma
+    return np.asarray(turned @ vt)
+
+
+def run(
+    framework: str,
+    optimizer: str,
+    text: Text,
+    config: GPTConfig = CONFIG,
+    *,
+    settling: int = SETTLING,
+    watched: int = WATCHED,
+) -> Seen:
     """{role: what `Watch` tells, mean over its parameters} and the RMS of q and k over the run."""
     made = recipe(optimizer)
     trainer = importlib.import_module(f"dualopt_{framework}.trainer").trainer(config, made, seed=0)
-    blocks, ends = (dict(group.options) for group in made.groups[1:])
+    _, blocks, ends = made.groups
     names = list(gpt.trained_shapes(config))
     watches = {n: Watch(KINDS[optimizer], blocks) if n.startswith("blocks") else Watch(ADAM, ends) for n in names}
     curve: list[float] = []
-    for done in range(SETTLING + WATCHED):
-        measuring = done >= SETTLING and (done - SETTLING) % EVERY == 0
-        before = trainer.snapshot().parameters if measuring or done % SHOWN == 0 else {}
-        if done % SHOWN == 0:
-            curve.append(_rms([before[name] for name in names if role_of(name) == INVARIANT]))
-        before = {name: np.array(before[name]) for name in names} if measuring else {}
+    for done in range(settling + watched):
+        measuring = done >= settling and (done - settling) % EVERY == 0
+        before = trainer.snapshot() if measuring or done % SHOWN == 0 else None
+        if before and done % SHOWN == 0:
+            curve.append(_rms([before.parameters[name] for name in names if role_of(name) == INVARIANT]))
+        last = trainer.gradients() if measuring else {}
         trainer.update(*batch(text, 0, done, WINDOWS, config.context), PER_UPDATE)
         if measuring:
-            after, gradients = trainer.snapshot(), trainer.gradients()
+            after, gradients = trainer.snapshot().parameters, trainer.gradients()
             for name, watch in watches.items():
-                watch.add(before[name], after.parameters[name], gradients[name], after.state[name])
+                watch.add(before.parameters[name], after[name], gradients[name], before.state[name], last[name])
     told: dict[str, list[dict[str, float]]] = {role: [] for role in ROLES}
     for name, watch in watches.items():
         told[role_of(name)].append(watch.told())
@@ -181,10 +213,8 @@ def compared(one: Followed, seen: Mapping[str, float]) -> dict[str, float]:
     if effective <= 0:
         return found | {"rms_e": 0.0, "angle_e": math.inf}
     settles = equilibria.settled(1.0, update**2, life.total(effective), effective).norm
-    return found | {
-        "rms_e": rms / settles,
-        "angle_e": seen["angle"] / equilibria.turned(update / settles, lost),
-    }
+    turns = equilibria.turned(update / settles, lost)  # 0 where an update only makes up for what shrinks
+    return found | {"rms_e": rms / settles, "angle_e": seen["angle"] / turns if turns else math.inf}
 
 
 Compared = dict[str, dict[str, dict[str, dict[str, float]]]]  # optimizer -> framework -> role
