@@ -9,10 +9,10 @@ which makes gradients mostly noise, and their squares steady.
 
 *Scale-invariant* are W_q and W_k, whose outputs are normalised head by head (QK-norm): gradients are orthogonal to
 them. No other matrix is; those are pushed along themselves by the loss, λ_u = E<θ, P g>/E‖θ‖² per unit of η, and should
-settle as if an update kept a_e = a − ηλ_u of them, the effective decay. P is what the direction does to a small part of
-its readout z: 1/√v of AdamW; √(2/π)/√(E z²) of signs, of an entry and relative to the RMS of all; the derivative of
-polar factors, mean over readouts nearby. That is measured during the run: for these matrices the table says how far λ_u
-alone goes.
+settle as if an update kept a_e = a − ηλ_u of them, the effective decay. P is what the direction does on the mean to a
+small part of its readout z: 1/√v of AdamW; √(2/π)/√(E z²) of signs, of an entry and relative to the RMS of all; Σσ/Σσ²
+of polar factors, σ the singular values of z, if noise is alike in all directions. That is measured during the run: for
+these matrices the table says how far λ_u alone goes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
-from collections import deque
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -48,7 +47,6 @@ WINDOWS = 2
 CONFIG = gpt.CONFIG
 PER_UPDATE = WINDOWS * CONFIG.context
 SETTLING, WATCHED, EVERY = 1000, 600, 3  # updates before, updates that are measured, and how many of these
-NEAR = 8  # measured updates over which the derivative of polar factors is a mean: its own spread is large
 SHOWN = 25  # updates between points of a curve
 KEPT, SQUARES, SHRINK = 7.0, 300.0, 200.0  # half-lives in updates
 WITHIN = 0.1
@@ -102,7 +100,6 @@ class Watch:
         self.pushed: list[float] = []
         self.product: Array = np.zeros(())
         self.readout: Array = np.zeros(())
-        self.factors: deque[Any] = deque(maxlen=NEAR)
 
     def add(self, before: Array, after: Array, gradient: Array, state: Mapping[str, Any], last: Array) -> None:
         """An update; `state` and the `last` gradient are those before it, of which its own is independent."""
@@ -121,9 +118,9 @@ class Watch:
             scale = math.sqrt(float(np.mean(z**2)))
             self.product, self.readout = self.product + theta * g / scale, self.readout + (z / scale) ** 2
         else:
-            self.factors.append(np.linalg.svd(z, full_matrices=False))
-            length = math.sqrt(float(np.sum(u**2)) / min(u.shape))
-            self.pushed.append(length * float(np.mean([np.mean(derived(f, theta) * g) for f in self.factors])))
+            sigma = np.linalg.svd(z, compute_uv=False)
+            length = math.sqrt(float(np.sum(u**2)) / sigma.size)
+            self.pushed.append(float(np.mean(theta * g) * length * np.sum(sigma) / np.sum(sigma**2)))
 
     def told(self) -> dict[str, float]:
         """Mean squares of θ and of u, the mean angle, and λ_u times the first."""
@@ -132,21 +129,6 @@ class Watch:
             pushed = [float(np.mean(self.product / n * math.sqrt(2 / math.pi) / np.sqrt(self.readout / n)))]
         found = {"square": self.squares, "update": self.updates, "angle": self.turns, "pushed": pushed}
         return {name: float(np.mean(values)) for name, values in found.items()}
-
-
-def derived(factors: tuple[Array, Array, Array], g: Array) -> Array:
-    """D g, with D the derivative of the polar factor at U Σ Vᵀ, which is self-adjoint.
-
-    With G = Uᵀ g V and k = min(m, n), it is U [(G − Gᵀ)_ij/(σ_i + σ_j)] Vᵀ and, if the matrix is tall,
-    (1 − U Uᵀ) g V Σ⁻¹ Vᵀ; likewise on the other side, if it is wide.
-    """
-    u, sigma, vt = factors
-    if len(u) < vt.shape[1]:
-        return derived((vt.T, sigma, u.T), g.T).T
-    gv = g @ vt.T
-    inside = u.T @ gv
-    turned = u @ ((inside - inside.T) / (sigma[:, None] + sigma)) + (gv - u @ inside) / sigma
-    return np.asarray(turned @ vt)
 
 
 def run(
@@ -243,11 +225,15 @@ def judged(every: Compared) -> list[Claim]:
         return Claim(source, what, f"within {WITHIN:.0%}, {which}, both frameworks", told, far <= WITHIN)
 
     invariant, shown = (INVARIANT,), {ADAMW: every[ADAMW]}
+    polar = {name: of for name, of in every.items() if KINDS[name] == POLAR}
+    entries = {name: of for name, of in every.items() if name not in polar}
     return [
         claim("scale-invariant matrices: the RMS of weights is η √(c_u² A/(1 − a²))", invariant, "rms"),
         claim("scale-invariant matrices: an update turns them by √((1 − a²)/A)", invariant, "angle"),
-        claim("the other matrices of blocks: RMS with the effective decay", others, "rms_e"),
-        claim("the other matrices of blocks: angle with the effective decay", others, "angle_e"),
+        claim("the other matrices of blocks: RMS with the effective decay", others, "rms_e", entries),
+        claim("the other matrices of blocks: angle with the effective decay", others, "angle_e", entries),
+        claim("the same of polar factors: RMS", others, "rms_e", polar),
+        claim("the same of polar factors: angle", others, "angle_e", polar),
         claim("embedding and head: RMS with the effective decay", ENDS, "rms_e", shown),
     ]
 
