@@ -49,7 +49,7 @@ def settled(optimizer: str, curvature: float, updates: int = 1200, settling: int
     "optimizer", ["lion", *(pytest.param(x, marks=pytest.mark.long) for x in TITLES if x != "lion")]
 )
 def test_pushed_weights_settle_with_the_effective_decay(optimizer: str) -> None:
-    """Noise alone: as predicted. With a push of 0.4 θ, which shrinks by as much as shrink does: as with a_e.
+    """Noise alone: as predicted. With a push of 0.4 θ, which is of the order of the shrink: as with a_e.
 
     576 entries over 5 times the half-life of a square, 100 updates, are about 5 independent draws: 4 standard errors of
     an RMS are 4/√(2·5·576) = 5 %; polar factors are of 24 x 24, 1.3 % smaller than large ones (`watch.forecast`).
@@ -59,7 +59,7 @@ def test_pushed_weights_settle_with_the_effective_decay(optimizer: str) -> None:
     for key in ("rms", "angle", "rms_e", "angle_e", "update"):
         assert free[key] == pytest.approx(1, abs=error), key
     assert free["decay"] == pytest.approx(1, abs=0.1)
-    assert pushed["decay"] > 1.4
+    assert pushed["decay"] > 1.3
     assert pushed["rms"] < 0.88
     assert pushed["rms_e"] == pytest.approx(1, abs=error)
     assert pushed["angle_e"] == pytest.approx(1, abs=error)
