@@ -9,8 +9,8 @@ tuned at the *shortest* horizon and kept; what the best step of each horizon wou
 SF-NorMuon has the matrices of blocks, and SF-AdamW the embedding and the head; SF-AdamW for everything tells averaging
 from geometry.
 
-Grids are of factors of 2, extended while the best is at an end. Seed noise is twice the standard error of a difference
-of two means over the seeds, with the variance pooled over what is compared.
+Steps are tuned, and nothing else. Grids are of factors of 2, extended while the best is at an end. Seed noise is twice
+the standard error of a difference of two means over the seeds, with the variance pooled over what is compared.
 """
 
 from __future__ import annotations
@@ -181,7 +181,8 @@ def picture(swept: Sweeps, courses: Courses, path: Path) -> None:
     ends = [tokens(h) for h in HORIZONS]
     axis.plot(ends, tuned.mean(axis=1), "D", color="#d1495b", label="AdamW, a cosine and a step for each horizon")
     axis.set_xscale("log", base=2)
-    axis.set_xticks(ends, [f"{end:,}\n{h}x" for end, h in zip(ends, HORIZONS, strict=True)])
+    ticks = [tokens(1) // 4, tokens(1) // 2, *ends]
+    axis.set_xticks(ticks, [f"{tick:,}\n{tick / tokens(1):g}x" for tick in ticks])
     axis.set_xlabel("tokens")
     axis.set_ylabel("validation loss (nats per byte)")
     axis.grid(alpha=0.25)

@@ -7,6 +7,7 @@
     sizes         how large the updates of every row are
     spectra       what functions of singular values make of noise
     stability     the largest curvature that a step stands
+    exponents     how the loss falls with the number of random features, rule by rule
 
 are formulas of arrays and numbers; these read recipes, import the core and nothing of it imports them:
 
