@@ -15,7 +15,7 @@ from .rounding import Casts
 from .storage import HALF, dropped, index, narrow, store, widen, word
 
 _NAMESPACES = {"exact": exact(np), "fast": np}
-_CASTS = {
+CASTS = {
     tier: Casts(
         xp=xp,
         widen=widen,
@@ -54,7 +54,7 @@ BACKEND = Backend(
     namespaces=_NAMESPACES,
     from_numpy=store,
     to_numpy=lambda x: widen(np.array(x)),
-    execute=lambda tier: stored(executor(_NAMESPACES[tier]), _CASTS[tier]),
+    execute=lambda tier: stored(executor(_NAMESPACES[tier]), CASTS[tier]),
     dtypes=("float32", "float64", *HALF),
     version=np.__version__,
     working=widen,

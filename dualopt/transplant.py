@@ -7,6 +7,7 @@ instead, one thing each, and return a new snapshot for it:
     saved = transplant.renamed(saved, {"blocks.0.fc.weight": "blocks.0.up.weight"})
     saved = transplant.partial(saved, opt.snapshot(), fresh=["head.*"], dropped=["old_head.*"])
     saved = transplant.restarted(saved, ["blocks.*"])
+    saved = transplant.rounded(saved, recipe)
     opt.restore(transplant.under(saved, recipe))
 
 Names are globs where several are meant; ``*`` crosses dots. One that matches nothing is an error, as it would be
@@ -20,10 +21,15 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from . import storage
 from .checkpoint import Snapshot
 from .errors import CheckpointError, nearest
+from .numpy_backend import CASTS
 from .plan import RUN
 from .recipe import Recipe
+from .rounding import STORAGES
+
+_HALF = {"BF16": "bfloat16", "F16": "float16"}
 
 
 def renamed(snapshot: Snapshot, names: Mapping[str, str]) -> Snapshot:
@@ -106,6 +112,39 @@ def restarted(snapshot: Snapshot, match: Iterable[str]) -> Snapshot:
         counts={name: 0 if name in chosen else count for name, count in snapshot.counts.items()},
         sums={name: sums for name, sums in snapshot.sums.items() if name not in chosen},
     )
+
+
+def rounded(snapshot: Snapshot, recipe: Recipe) -> Snapshot:
+    """Half-precision parameters as the `rounding` of their groups in `recipe` keeps them, whatever kept them so far.
+
+    What goes on is the weight with all the bits that were kept beside it. To none but a master all of them are given;
+    where nothing is kept beside a parameter, it is rounded to nearest.
+
+    Raises:
+        RecipeError: as `Recipe.assign`.
+    """
+    group_of = recipe.assign({name: x.shape for name, x in snapshot.parameters.items()})
+    casts = CASTS["exact"]
+    parameters, state = dict(snapshot.parameters), dict(snapshot.state)
+    for name, dtype in snapshot.dtypes.items():
+        kept = state.get(name, {})
+        if not snapshot.counts.get(name):  # it has no state, and begins with what it is
+            continue
+        like = storage.store(parameters[name], _HALF[dtype])
+        x = parameters[name]
+        for one in filter(None, STORAGES.values()):
+            if one.keys and kept.keys() >= set(one.keys):
+                x = one.opened(casts.widen, like, kept)
+                kept = {key: s for key, s in kept.items() if key not in one.keys}
+        new = STORAGES[recipe.groups[group_of[name]].rounding]
+        beside: Mapping[str, Any] = {}
+        if new is None or new.random:
+            like = casts.narrow(x, like)
+        else:
+            like, beside = new.closed(casts, x, like, None)
+        parameters[name] = casts.widen(like)
+        state[name] = {**kept, **{key: casts.widen(s) for key, s in beside.items()}}
+    return replace(snapshot, parameters=parameters, state=state)
 
 
 def under(snapshot: Snapshot, recipe: Recipe) -> Snapshot:

@@ -59,6 +59,10 @@ def test_any_number_of_processes_has_the_bits_of_one(worlds, kind, row, size):
         ("sharded", "muon", {}),
         ("sharded", "adamw", {}),
         ("replicated", "scionc", {"norm": "spectral"}),
+        ("sharded", "adamw", {"rounding": "stochastic"}),
+        ("sharded", "muon", {"rounding": "stochastic"}),
+        ("sharded", "muon", {"rounding": "kahan"}),
+        ("replicated", "scionc", {"norm": "spectral", "rounding": "master"}),
     ],
 )
 def test_half_precision(worlds, kind, row, options, size):
@@ -130,6 +134,7 @@ def test_an_error_of_one_process_stops_all(worlds):
         ("hyperball", {"norm": "spectral"}, "its motion needs whole matrices"),
         ("muon", {"motion": "rotational"}, "its motion needs whole matrices"),
         ("adamw", {"target_rms": 0.1}, "sums over all parameters"),
+        ("sgdm", {"clip": 1.0}, "clip needs the norm of whole gradients"),
     ],
 )
 def test_what_cannot_be_sharded_is_refused(worlds, row, options, why):
