@@ -165,6 +165,20 @@ def test_replays_have_the_bits_of_steps(group, tier):
     assert held.param_groups[0]["lr"] == opt.param_groups[0]["lr"]
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_compiled_kernels_read_scalars_of_the_device(dtype):
+    """The same update by kernels that take their scalars in a tensor, of every type of parameters."""
+    models = Model().to(dtype), Model().to(dtype)
+    opt, held = (Optimizer(m, recipe({**ADAMW, "shrink": "cautious"}), compiled=True) for m in models)
+    held.capturable()
+    for t, count in enumerate(COUNTS):
+        trained_with_count(models[0], opt, batch(t).to(dtype), count)
+        held.advance(count)
+        trained(models[1], held, batch(t).to(dtype))
+    assert snapshot_digest(held.snapshot()) == snapshot_digest(opt.snapshot())
+
+
 def trained_with_count(model, opt, x, count):
     for p in model.parameters():
         p.grad = None

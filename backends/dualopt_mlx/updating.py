@@ -134,14 +134,18 @@ class Updating(Base):
 
     def _is_traced(self, measured: list[mx.array]) -> bool:
         """Whether this update, of which these arrays are a part, is being traced; evaluates them otherwise."""
-        if self._store.captured():  # asked first: what dropout has drawn cannot be asked, in a trace
+        try:
+            inside, captured = traced(measured), self._store.captured()
+        except RuntimeError:  # what dropout has drawn in a trace is not marked as such
+            if not self._store.captured():
+                raise
             return True
-        if traced(measured):
+        if inside and not captured:
             raise StaleScalarsError(
                 "update() is being traced, but opt.state is not among the inputs and outputs of mx.compile: counts "
                 "and scalars would be frozen. Use opt.compile(step), or capture [model.state, opt.state] in both"
             )
-        return False
+        return captured
 
     def _updated(
         self, evidence: Evidence, theta: Named, ok: mx.array | None, measurement: Measurement | None

@@ -25,7 +25,6 @@ from dualopt.plan import Plan
 from dualopt.proposal import Proposal
 from dualopt.recipe import TRUST
 
-from .checking import check_fit
 from .distributed.layouts import Layout
 from .execute import Executor, capturing
 from .kernels import working
@@ -138,9 +137,8 @@ class Capturing(Microbatches):
 
     def _on_device(self, stage: Stage, count: int | None) -> None:
         """One update by what lies on the device. Nothing is read: what is wrong with arrays the next `advance` says."""
-        gradients = self._present()
-        check_fit(gradients, self._named, self.plan)
-        ready = self._ready
+        gradients, ready = self._present(), self._ready
+        self._require_fit(gradients)
         if capturing():
             if ready is None or set(ready.names) != set(gradients):
                 raise StaleScalarsError(
@@ -156,9 +154,9 @@ class Capturing(Microbatches):
             self.advance(ready.dtau, gradients)
         assert self._ready is not None
         gradients = {name: gradients[name] for name in self._ready.names}
+        evidence = clipped(self._execute.xp, self.plan.groups, single(self.plan, gradients), working)
         trusts = self.plan.recipe.nonfinite == TRUST
         ok = stage.consume(stage.control.new_zeros(()) if trusts else first_bad(gradients, self.plan))
-        evidence = clipped(self._execute.xp, self.plan.groups, single(self.plan, gradients), working)
         for line in stage.lines:
             arrays = [*line.theta.values(), *(x for s in line.state.values() for x in s.values())]
             before = [] if trusts else [x.detach().clone() for x in arrays]
@@ -184,7 +182,7 @@ class Capturing(Microbatches):
         if report.missed:
             raise StaleScalarsError(
                 f"{report.missed} captured update(s) ran without opt.advance(count) before them"
-                + ("" if self.plan.recipe.nonfinite == TRUST else ", and changed nothing")
+                + (": with old scalars" if self.plan.recipe.nonfinite == TRUST else ", and changed nothing")
             )
         if report.bad and ready is not None and self.plan.recipe.nonfinite == "raise":
             raise NonFiniteError(
@@ -193,6 +191,9 @@ class Capturing(Microbatches):
             )
 
     def advance(self, count: int | None = None, names: Iterable[str] | None = None) -> None:
+        raise NotImplementedError
+
+    def _require_fit(self, gradients: Mapping[str, torch.Tensor]) -> None:
         raise NotImplementedError
 
     def _lived(self, proposal: Proposal) -> None:

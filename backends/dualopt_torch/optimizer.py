@@ -323,12 +323,16 @@ class Optimizer(Watching, Capturing, Evaluating, Adopting):
             if self.plan.scheduled:
                 group["lr"] = self._written[i] = proposal.steps[i]
 
-    def _check(self, gradients: Mapping[str, torch.Tensor]) -> bool:
-        """False for an update to skip. Raises GradientError for gradients that do not fit."""
+    def _require_fit(self, gradients: Mapping[str, torch.Tensor]) -> None:
+        """GradientError for gradients that do not fit, RecipeError for parameters that are not in the optimizer."""
         thawed = next((name for name, p in self._frozen.items() if p.requires_grad), None)
         if thawed is not None:
             raise RecipeError(f"{thawed!r} was frozen when the optimizer was made, and is not in it; make a new one")
         check_fit(gradients, self._named, self.plan)
+
+    def _check(self, gradients: Mapping[str, torch.Tensor]) -> bool:
+        """False for an update to skip. Raises GradientError for gradients that do not fit."""
+        self._require_fit(gradients)
         if self._sharded:
             gradients = gradient_pieces(gradients, self._named)
         trusted = recorded(gradients) or self.plan.recipe.nonfinite == TRUST
