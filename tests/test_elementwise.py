@@ -14,7 +14,13 @@ torch = pytest.importorskip("torch")
 import dualopt  # noqa: E402
 from dualopt.buckets import JOINED, SMALL, joined, pieces, stacks  # noqa: E402
 from dualopt.generator import Stream  # noqa: E402
-from dualopt_torch import Optimizer, execute, kernels, vectors  # noqa: E402
+from dualopt.plan import Plan  # noqa: E402
+from dualopt.recipe import Group  # noqa: E402
+from dualopt.recursion import step  # noqa: E402
+from dualopt_conformance import inputs  # noqa: E402
+from dualopt_conformance.cases import EVERY  # noqa: E402
+from dualopt_torch import Optimizer, execute, kernels, registers, vectors  # noqa: E402
+from dualopt_torch.namespace import EXACT  # noqa: E402
 
 SHAPES = {
     "a": (40, 3),
@@ -197,15 +203,35 @@ def test_half_precision_of_every_length_around_a_vector() -> None:
     k = {name: 0.25 / (i + 1) for i, name in enumerate(row.needs)}
     for size in range(2, 70):
         found = []
-        for kernel in (kernels.compiled, kernels.blocked):
+        for kernel in (kernels.compiled, registers.eager):
             copies = [x.to(torch.bfloat16) if i < 2 else x.clone() for i, x in enumerate(memory)]
             arrays = tuple(x[size : 2 * size] for x in copies)
-            if kernel is kernels.compiled:
-                kernel(row, keys, ("gradient",), arrays)(arrays[0], torch.tensor([*k.values()]), *arrays[1:])
-            else:
-                kernel(row, keys, ("gradient",))(arrays[0], k, *arrays[1:])
+            scalars = torch.tensor([*k.values()]) if kernel is kernels.compiled else k
+            kernel(row, keys, ("gradient",), arrays)(arrays[0], scalars, *arrays[1:])
             found.append(copies)
         assert all(torch.equal(x, y) for x, y in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_registers_carry_out_every_elementwise_program(dtype: Any) -> None:
+    """Of the first update and of later ones, at numbers of six decades, ties, zeros of both signs and no numbers."""
+    for table in (c.table for c in EVERY.values() if c.row.local and not c.streams and not c.samples):
+        plan = Plan(dualopt.Recipe((Group.from_dict(dict(table)),)), {"w": (7, 30)})
+        row, k = plan.groups[0].row, plan.propose(3, ["w"]).scalars["w"]
+        theta, g = (torch.from_numpy(inputs.array("ties", (7, 30), 0, x)).reshape(-1).to(dtype) for x in ("theta", "g"))
+        g[:5] = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0, -0.0])
+        kept = plan.groups[0].start(np, "w", np.zeros((7, 30), np.float32))
+        state = {
+            key: torch.from_numpy(np.abs(inputs.array("six_decades", (7, 30), 0, key))).reshape(-1) for key in kept
+        }
+        before = {key: x.clone() for key, x in state.items()}
+        moved, after = step(EXACT, row, theta.float(), before, {"gradient": g.float()}, k)
+        registers.eager(row, tuple(state), ("gradient",), (theta, g, *state.values()))(theta, k, g, *state.values())
+        for name, x, y in (("theta", theta, moved.to(dtype)), *((key, state[key], after[key]) for key in state)):
+            same = x.view(torch.int16 if x.itemsize == 2 else torch.int32) == y.view(
+                torch.int16 if x.itemsize == 2 else torch.int32
+            )
+            assert bool((same | (x.isnan() & y.isnan())).all()), (table, name)
 
 
 def test_loops_take_whole_vectors_of_the_narrowest_type(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ import torch
 from dualopt.buckets import JOINED, joined
 from dualopt.planned import PlannedGroup
 
-from .kernels import Kernel, blocked, compiled
+from .kernels import Kernel, compiled
+from .registers import eager
 from .route import Tensors, Update
 
 States = Mapping[str, Tensors]
@@ -119,8 +120,8 @@ class Laid:
         """For arrays (θ, *evidence, *state) like these."""
         kind = (compiles, arrays[0].device, keys, measured, *[x.dtype for x in arrays])
         if kind not in self._kernels:
-            make = compiled(self.row, keys, measured, arrays) if compiles else blocked(self.row, keys, measured)
-            self._kernels[kind] = make
+            make = compiled if compiles else eager
+            self._kernels[kind] = make(self.row, keys, measured, arrays)
         return self._kernels[kind]
 
 

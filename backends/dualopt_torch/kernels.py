@@ -4,9 +4,9 @@ compiled    one kernel per rule, traced from the core's own `step` with symbolic
             is called without the guards of `torch.compile` and the wrappers of autograd, which cost as much as
             updating 10⁵ elements: what they would look at is the key that it is kept under, no array needs a gradient,
             and sizes 0 and 1 never come here
-blocked     the same recursion eagerly, in pieces that stay in the cache: where there is no compiler, or little to do
 
-On the CPU both have the bits of the exact tier.
+Where there is no compiler, or little to do, `registers` carries it out eagerly. On the CPU both have the bits of the
+exact tier.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from dualopt.buckets import pieces
 from dualopt.recursion import Row, step
 
-from .namespace import COMPILED, FAST
+from .namespace import COMPILED
 from .vectors import whole_vectors
 
 Kernel = Callable[..., None]
@@ -46,17 +46,6 @@ def _update(xp: Any, row: Row, keys: tuple[str, ...], measured: tuple[str, ...])
             old.copy_(s[key])
 
     return update
-
-
-def blocked(row: Row, keys: tuple[str, ...], measured: tuple[str, ...]) -> Kernel:
-    """The update in pieces; its k is {name: float}."""
-    update = _update(FAST, row, keys, measured)
-
-    def run(theta: torch.Tensor, k: Mapping[str, float], *arrays: torch.Tensor) -> None:
-        for start, end in pieces(theta.numel()):
-            update(theta[start:end], k, *(x[start:end] for x in arrays))
-
-    return run
 
 
 def compiled(row: Row, keys: tuple[str, ...], measured: tuple[str, ...], arrays: tuple[torch.Tensor, ...]) -> Kernel:
