@@ -224,6 +224,10 @@ def test_an_unused_advance_is_taken_back_and_a_replay_without_one_is_reported():
     with pytest.raises(StaleScalarsError, match="1 captured update"):
         held.snapshot()
     assert snapshot_digest(held.snapshot()) == snapshot_digest(opt.snapshot())
+    other = copy.deepcopy((twin, held))  # an ordinary one: what a graph refers to stays behind
+    for m, o in (other, (model, opt)):
+        trained_with_count(m, o, batch(2), 9)
+    assert snapshot_digest(other[1].snapshot()) == snapshot_digest(opt.snapshot())
 
 
 def test_what_a_graph_refers_to_may_not_move():
