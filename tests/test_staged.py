@@ -236,9 +236,10 @@ def test_true_float32(switch: str) -> None:
         asked = [x.fp32_precision for x in libraries]
         assert asked == ["tf32", "bf16"]
         given: Any = {"w": {}}
-        run(None, given, given, given, given)  # type: ignore[arg-type]
+        (planned,) = Plan(Recipe((Group("lion"),)), {"w": (2,)}).groups
+        run(planned, given, given, given, given)
         with pytest.raises(KeyError):
-            run(None, given, given, given, {})  # type: ignore[arg-type]
+            run(planned, given, given, given, {})
         assert [x.fp32_precision for x in libraries] == asked
     finally:
         torch.set_float32_matmul_precision("highest")
