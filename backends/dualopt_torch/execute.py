@@ -60,25 +60,25 @@ class Executor:
     that are left.
     """
 
-    def __init__(self, tier: str, compiled: bool | None = None) -> None:
-        self.tier = tier
+    def __init__(self, tier: str, compiled: bool | None = None, *, flat_storage: bool = False) -> None:
+        self.tier, self.flat_storage = tier, flat_storage
         self.compiled = compiled if compiled is not None else (None if can_compile() else False)
         self._plain = executor(EXACT if tier == "exact" else FAST)
         self._scalars: dict[tuple[Any, ...], torch.Tensor] = {}
         launched = (MultiTensor(),) if tier == "fast" and torch.cuda.is_available() and installed() else ()
         self._routes: tuple[Route, ...] = (
             *launched,
-            Elementwise(tier, self.compiled, self.scalar_tensor),
+            Elementwise(tier, self.compiled, self.scalar_tensor, flat_storage=flat_storage),
             *((Spectral(),) if tier == "fast" else ()),
             self._recursion,
         )
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy is made from; scalar tensors and kernels are made anew."""
-        return {"tier": self.tier, "compiled": self.compiled}
+        return {"tier": self.tier, "compiled": self.compiled, "flat_storage": self.flat_storage}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
-        self.__init__(saved["tier"], saved["compiled"])  # type: ignore[misc]
+        self.__init__(**saved)  # type: ignore[misc]
 
     def scalar_tensor(self, values: Mapping[str, float], slot: tuple[Any, ...], like: torch.Tensor) -> torch.Tensor:
         """The persistent tensor of one set of scalars, refilled; its address never changes."""
