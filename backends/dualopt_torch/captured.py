@@ -117,7 +117,8 @@ class Capturing(Microbatches):
         self._settle()
         self._roll_back()
         self._stage = Stage(devices.pop())
-        self._execute = Executor(self.tier, self._execute.compiled, launched=False)
+        flat = self._execute.flat_storage
+        self._execute = Executor(self.tier, self._execute.compiled, launched=False, flat_storage=flat)
 
     def _require_recorded(self, proposal: Proposal) -> None:
         """StaleScalarsError for an update that the graph which was captured cannot carry out."""

@@ -13,7 +13,7 @@ from dualopt.errors import GradientError, NonFiniteError
 from dualopt.plan import Plan
 from dualopt.planned import check_gradient
 
-from .elementwise import flat
+from .placing import flat
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -36,7 +36,7 @@ def check_fit(gradients: Tensors, parameters: Tensors, plan: Plan) -> None:
 
 def all_finite(gradients: Tensors, plan: Plan) -> bool:
     """False for gradients that the recipe skips; NonFiniteError if it says to raise instead."""
-    bad = [n for n in _suspects(gradients) if not _bounded(gradients[n], plan.largest(n))]  # a finite sum may overflow
+    bad = [n for n in suspects(gradients) if not _bounded(gradients[n], plan.largest(n))]  # a finite sum may overflow
     if bad and plan.recipe.nonfinite == "raise":
         raise NonFiniteError(
             f"the gradient of {bad[0]!r} holds NaN, infinity or numbers too large to square "
@@ -46,7 +46,7 @@ def all_finite(gradients: Tensors, plan: Plan) -> bool:
     return not bad
 
 
-def _suspects(gradients: Tensors) -> list[str]:
+def suspects(gradients: Tensors) -> list[str]:
     """The names of gradients whose sum of squares is not finite: it is not if an element is not.
 
     One transfer per device. Short gradients are joined first, and looked at one by one only if their sum is not finite.

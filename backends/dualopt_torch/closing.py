@@ -18,9 +18,10 @@ from dualopt.recursion import Namespace
 from dualopt.rounding import WORD, Storage, draws, first, key_of_parameter, placed
 
 from .casts import casts
-from .elementwise import COMPILE_FROM, flat
+from .elementwise import COMPILE_FROM
 from .kernels import Kernel, inductor
 from .namespace import COMPILED, FAST
+from .placing import flat
 from .route import OnDevice, Tensors
 
 Scalars = Mapping[str, Any]  # floats, or `OnDevice`

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import chain, repeat
+from operator import is_
 from typing import Any
 
 import torch
 
-from dualopt.buckets import JOINED, joined
-from dualopt.planned import PlannedGroup
+from dualopt.buckets import JOINED
 
 from .kernels import Kernel, compiled
+from .placing import buckets, dense, flat, run_of, views
 from .registers import eager
 from .route import Tensors, Update
 
@@ -24,58 +26,15 @@ States = Mapping[str, Tensors]
 _address = torch.Tensor.data_ptr
 
 COMPILE_FROM = 2**20  # elements of a group; below, compiling costs more than it saves
+MOST_RUNS = 8  # of parameters that lie end to end; beyond, and beyond an eighth of them, short ones are joined
 LEAST = 2  # elements of an array that a kernel takes
 
 
-def placed(planned: PlannedGroup, fresh: Mapping[str, Tensors], like: Tensors) -> dict[str, Tensors]:
-    """The same state where elementwise updates find it: in the strides of θ, that of short parameters end to end."""
-    if not planned.row.local:
-        return {name: {key: x.contiguous() for key, x in s.items()} for name, s in fresh.items()}
-    out = {}
-    for names in _buckets({name: like[name] for name in fresh}):
-        if len(names) == 1:
-            p = like[names[0]]
-            out[names[0]] = {key: torch.empty_like(p, dtype=x.dtype).copy_(x) for key, x in fresh[names[0]].items()}
-            continue
-        parts = {key: flat([fresh[name][key] for name in names]) for key in fresh[names[0]]}
-        views = {key: _views(x, [like[name] for name in names]) for key, x in parts.items()}
-        out |= {name: {key: each[i] for key, each in views.items()} for i, name in enumerate(names)}
-    return {name: out.get(name, s) for name, s in fresh.items()}
-
-
-def _buckets(theta: Tensors) -> tuple[tuple[str, ...], ...]:
-    kinds = {name: (x.dtype, x.device) for name, x in theta.items()}
-    return joined({name: x.numel() for name, x in theta.items()}, kinds)
-
-
-def flat(tensors: list[torch.Tensor], out: torch.Tensor | None = None) -> torch.Tensor:
-    """All elements end to end, each tensor in the order of its indices; a single tensor is not copied."""
-    if len(tensors) == 1 and out is None:
-        return tensors[0]
-    return torch.cat([x if x.ndim == 1 else x.reshape(-1) for x in tensors], out=out)
-
-
-def _views(joint: torch.Tensor, like: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """Pieces of `joint` in the shapes of `like`."""
-    found: tuple[torch.Tensor, ...] = torch._utils._unflatten_dense_tensors(joint, like)  # type: ignore[no-untyped-call]
-    return found
-
-
-def _run(x: torch.Tensor, start: int, size: int) -> torch.Tensor:
-    """`size` elements of the memory of x, from `start` elements behind its first."""
-    return torch.as_strided(x, (size,), (1,), x.storage_offset() + start)
-
-
-def _dense(x: torch.Tensor) -> bool:
-    """True if the elements of x fill its stretch of memory."""
-    return x.is_contiguous() or torch.empty_like(x, device="meta").stride() == x.stride()
-
-
 class Elementwise:
-    """The route; `tier` and `compiled` as those of the executor."""
+    """The route; `tier`, `compiled` and `flat_storage` as those of the executor."""
 
-    def __init__(self, tier: str, compiled: bool | None, scalar_tensor: Any) -> None:
-        self.tier, self.compiled = tier, compiled
+    def __init__(self, tier: str, compiled: bool | None, scalar_tensor: Any, *, flat_storage: bool = False) -> None:
+        self.tier, self.compiled, self.flat_storage = tier, compiled, flat_storage
         self._scalar_tensor = scalar_tensor
         self._laid: dict[str, Laid] = {}
 
@@ -86,11 +45,14 @@ class Elementwise:
             return ()
         laid = self._laid.get(group)
         if laid is None or laid.theta is not theta:
-            laid = self._laid[group] = Laid(update, self.compiled)
+            laid = self._laid[group] = Laid(update, self.compiled, flat_storage=self.flat_storage)
         calls = Calls(update, laid, self._scalar_tensor)
         done: list[str] = []
-        for bucket in laid.buckets:
-            if bucket(calls):
+        for stretch in laid.stretches:
+            if stretch(calls):
+                done += stretch.names
+        for bucket in laid.buckets if len(done) < len(theta) else ():
+            if bucket.names[0] not in done and bucket(calls):
                 done += bucket.names
         torch.autograd.graph.increment_version([theta[name] for name in done])  # as every in-place operation does
         return done
@@ -99,11 +61,12 @@ class Elementwise:
 class Laid:
     """What stays from update to update of a group: its buckets and their kernels."""
 
-    def __init__(self, update: Update, compiles: bool | None) -> None:
+    def __init__(self, update: Update, compiles: bool | None, *, flat_storage: bool) -> None:
         self.theta, self.row = update.theta, update.planned.row
         sizes = sum(x.numel() for x in self.theta.values())
         self.compiles = compiles if compiles is not None else sizes >= COMPILE_FROM
-        self.buckets = [Long(names[0]) if len(names) == 1 else Short(names) for names in _buckets(self.theta)]
+        self.buckets = [Long(names[0]) if len(names) == 1 else Short(names) for names in buckets(self.theta)]
+        self.stretches = [Stretch(names) for names in buckets(self.theta, whole=True)] if flat_storage else []
         self._kernels: dict[tuple[Any, ...], Kernel] = {}
         self._buffers: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
 
@@ -165,15 +128,15 @@ class Long:
         at = x.stride(), *map(_address, (x, *kept.values()))
         if at != self._at:
             self._at, self._strides = at, x.stride()
-            whole = _dense(x) and all(s.stride() == x.stride() for s in kept.values())
-            self._views = tuple(_run(a, 0, x.numel()) for a in (x, *kept.values())) if whole else ()
+            whole = dense(x) and all(s.stride() == x.stride() for s in kept.values())
+            self._views = tuple(run_of(a, 0, x.numel()) for a in (x, *kept.values())) if whole else ()
         if not self._views:
             return False
         theta, *state = self._views
         measured = [
             e if e.stride() == self._strides else torch.empty_like(x, dtype=e.dtype).copy_(e) for e in given.values()
         ]
-        arrays = (theta, *(_run(e, 0, x.numel()) for e in measured), *state)
+        arrays = (theta, *(run_of(e, 0, x.numel()) for e in measured), *state)
         calls(arrays, tuple(kept), tuple(given), calls.update.k[name])
         return True
 
@@ -196,14 +159,13 @@ class Short:
         if any(g.keys() != given[0].keys() for g in given):
             return False
         kept = [s for name in names for s in update.state[name].values()]
-        places = {id(own): i for i, own in reversed([*enumerate(k)])}
-        cohorts = [places[id(own)] for own in k] if len(places) > 1 else [0] * len(k)
+        cohorts = _cohorts(k)
         tensors = [update.theta[name] for name in names]
         at = *map(_address, kept), *cohorts
         if at != self._at:
             self._runs = _runs(names, update, cohorts) if all(s.is_contiguous() for s in kept) else []
             self._joint = calls.laid.buffer(tensors)
-            self._pieces, self._at = _views(self._joint, tensors), at
+            self._pieces, self._at = views(self._joint, tensors), at
         if not self._runs:
             return False
         here = flat(tensors, self._joint)
@@ -213,6 +175,66 @@ class Short:
             calls(arrays, keys, measured, update.k[run.first])
         torch._foreach_copy_(tensors, self._pieces)
         return True
+
+
+class Stretch:
+    """Parameters that lie end to end, as their gradients and their state do (`flat`), in runs of such neighbours."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        self._held: tuple[object, ...] = ()  # of the update before: where the tensors are from,
+        self._arrays: list[tuple[torch.Tensor, ...]] = []  # the tensors, θ, evidence and state of each parameter,
+        self._at: list[int] = []  # and their addresses
+        self._runs: list[tuple[str, tuple[torch.Tensor, ...]]] = []
+
+    def __call__(self, calls: Calls) -> bool:
+        """Update them; False, and nothing happens, where there are many runs, or arrays that are not dense."""
+        update, names, k = calls.update, self.names, calls.update.k
+        first = update.evidence[names[0]], update.state[names[0]]
+        held = update.theta, update.evidence, update.state
+        if len(held) != len(self._held) or not all(map(is_, held, self._held)):
+            if any(update.evidence[name].keys() != first[0].keys() for name in names):
+                return False
+            self._arrays = [
+                (update.theta[name], *update.evidence[name].values(), *update.state[name].values()) for name in names
+            ]
+            self._held, self._at = held, []
+        alike = all(map(is_, map(k.__getitem__, names), repeat(k[names[0]])))
+        cohorts = [0] * len(names) if alike else _cohorts([k[name] for name in names])
+        at = [*map(_address, chain.from_iterable(self._arrays)), *cohorts]
+        if at != self._at:
+            self._at, self._runs = at, self._found(self._arrays, cohorts)
+        if not self._runs:
+            self._held, self._arrays = (), []  # gradients are not kept alive
+        for name, joint in self._runs:
+            calls(joint, tuple(first[1]), tuple(first[0]), k[name])
+        return bool(self._runs)
+
+    def _found(
+        self, arrays: list[tuple[torch.Tensor, ...]], cohorts: list[int]
+    ) -> list[tuple[str, tuple[torch.Tensor, ...]]]:
+        """The name of the first of each run, and its arrays; none where a call each is no gain."""
+        kinds = {tuple(x.dtype for x in own) for own in arrays}
+        if len(kinds) > 1 or not all(x.is_contiguous() for own in arrays for x in own):
+            return []
+        runs: list[tuple[int, int]] = []  # the first of them, and how many elements
+        follows: list[int] = []
+        for i, own in enumerate(arrays):
+            starts = [*map(_address, own)]
+            if i and starts == follows and cohorts[i] == cohorts[i - 1]:
+                runs[-1] = runs[-1][0], runs[-1][1] + own[0].numel()
+            else:
+                runs.append((i, own[0].numel()))
+            follows = [start + x.numel() * x.element_size() for start, x in zip(starts, own, strict=True)]
+        if len(runs) > max(MOST_RUNS, len(arrays) // MOST_RUNS):
+            return []
+        return [(self.names[i], tuple(run_of(x, 0, size) for x in arrays[i])) for i, size in runs]
+
+
+def _cohorts(k: list[Mapping[str, float]]) -> list[int]:
+    """For each the place of the first that has its scalars."""
+    places = {id(own): i for i, own in reversed([*enumerate(k)])}
+    return [places[id(own)] for own in k] if len(places) > 1 else [0] * len(k)
 
 
 @dataclass(frozen=True)
@@ -232,7 +254,7 @@ def _runs(names: tuple[str, ...], update: Update, cohorts: list[int]) -> list[Ru
     follows: list[int] = []
 
     def close() -> None:
-        found.append(Run(first, slice(start, end), tuple(_run(s, 0, end - start) for s in state[first].values())))
+        found.append(Run(first, slice(start, end), tuple(run_of(s, 0, end - start) for s in state[first].values())))
 
     for name, own in zip(names, cohorts, strict=True):
         starts = [s.data_ptr() for s in state[name].values()]

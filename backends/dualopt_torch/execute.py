@@ -68,8 +68,10 @@ class Executor:
     that are left. With `launched` one of them is that of one launch for all tensors, whose tables the host writes.
     """
 
-    def __init__(self, tier: str, compiled: bool | None = None, *, launched: bool = True) -> None:
-        self.tier, self.launched = tier, launched
+    def __init__(
+        self, tier: str, compiled: bool | None = None, *, launched: bool = True, flat_storage: bool = False
+    ) -> None:
+        self.tier, self.launched, self.flat_storage = tier, launched, flat_storage
         self.compiled = compiled if compiled is not None else (None if can_compile() else False)
         self.xp = EXACT if tier == "exact" else FAST
         self._plain = executor(self.xp)
@@ -79,14 +81,15 @@ class Executor:
         launches = launched and tier == "fast" and torch.cuda.is_available() and installed()
         self._routes: tuple[Route, ...] = (
             *((MultiTensor(),) if launches else ()),
-            Elementwise(tier, self.compiled, self.scalar_tensor),
+            Elementwise(tier, self.compiled, self.scalar_tensor, flat_storage=flat_storage),
             *((Spectral(),) if tier == "fast" else ()),
             self._recursion,
         )
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy is made from; scalar tensors and kernels are made anew."""
-        return {"tier": self.tier, "compiled": self.compiled, "launched": self.launched}
+        own = {"launched": self.launched, "flat_storage": self.flat_storage}
+        return {"tier": self.tier, "compiled": self.compiled, **own}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         self.__init__(**saved)  # type: ignore[misc]

@@ -19,7 +19,7 @@ from dualopt import cautions
 from dualopt.agreement import Found, agreed
 from dualopt.clipping import clipped
 from dualopt.coordinates import COORDINATES
-from dualopt.errors import CountError, GradientError, RecipeError, StaleScalarsError
+from dualopt.errors import CountError, DistributionError, GradientError, RecipeError, StaleScalarsError
 from dualopt.microbatches import GRADIENT, Evidence, stream_of
 from dualopt.namespace import TIERS
 from dualopt.plan import Plan
@@ -28,12 +28,13 @@ from dualopt.recipe import TRUST, Recipe
 
 from .adopting import Adopting
 from .captured import Capturing
-from .checking import all_finite, check_fit
+from .checking import all_finite, check_fit, suspects
 from .distributed.dtensors import gradient_pieces
 from .distributed.execute import Divided
 from .distributed.joining import Share, joined
 from .evaluation import Evaluating
 from .execute import Executor, capturing, recorded
+from .flat import Flat
 from .kernels import working
 from .parameters import Named, named_parameters
 from .remembering import LINED
@@ -57,6 +58,8 @@ class Optimizer(Watching, Capturing, Evaluating, Adopting):
         recipe: what to do.
         tier: ``"fast"`` or ``"exact"``.
         compiled: force the compiled kernels of the fast tier on or off; None: on for large groups.
+        flat: lay the parameters of elementwise rows end to end in memory, in place, and their gradients too: see
+            `flat`. For many short parameters. The bits stay.
         share: let the processes of this group (True: all) share out the directions of parameters that every one of
             them holds, with equal gradients. None: yes for `DistributedDataParallel`, with its group. Parameters that
             `fully_shard` has cut share theirs in any case.
@@ -73,6 +76,7 @@ class Optimizer(Watching, Capturing, Evaluating, Adopting):
         *,
         tier: str = "fast",
         compiled: bool | None = None,
+        flat: bool = False,
         share: Share = None,
     ) -> None:
         if tier not in TIERS:
@@ -86,7 +90,14 @@ class Optimizer(Watching, Capturing, Evaluating, Adopting):
         self.plan = Plan(recipe, shapes, float64=_all_double(found), dtypes=self.dtypes)
         self.tier = tier
         self._layout = joined(model, self._named, self.plan, share)
-        self._execute = Executor(tier, compiled) if self._layout is None else Divided(tier, compiled, self._layout)
+        if flat and (self._layout is not None or isinstance(model, torch.nn.parallel.DistributedDataParallel)):
+            raise DistributionError("flat = True: wrappers over several processes lay out gradients in their own way")
+        self._flat = Flat(self._named, self.plan) if flat else None
+        self._execute = (
+            Executor(tier, compiled, flat_storage=flat)
+            if self._layout is None
+            else Divided(tier, compiled, self._layout)
+        )
         cautions.too_fine(self.plan.recipe.count, self.plan.groups, self.dtypes)
         self._ready: Proposal | None = None
         self._captured = False
@@ -128,6 +139,13 @@ class Optimizer(Watching, Capturing, Evaluating, Adopting):
         """The inverse: what is lined up is found again."""
         super().__setstate__(saved)
         self._forget_lines()
+        if self._flat is not None:
+            self._flat = Flat(self._named, self.plan)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As torch's. With `flat` and without `set_to_none` gradients are made 0 at once, in their places."""
+        if set_to_none or self._flat is None or not self._flat.zero():
+            super().zero_grad(set_to_none)
 
     @untraced
     @torch.no_grad()
@@ -201,6 +219,10 @@ class Optimizer(Watching, Capturing, Evaluating, Adopting):
             return self._accumulated()
         if self._told is not None:
             raise GradientError("accumulated gradients are waiting: call step() without gradients, or discard() them")
+        if self._flat is not None and microbatches is None and samples is None:
+            whole = self._flat.whole()
+            if whole is not None and self._sound(self._flat):
+                return whole, self._proposal(self._flat.places, count)
         given = self._present() if microbatches is None else stream_of(microbatches)
         return self._streamed(given, samples, lambda named: self._proposal(named, count))
 
@@ -323,11 +345,21 @@ class Optimizer(Watching, Capturing, Evaluating, Adopting):
             if self.plan.scheduled:
                 group["lr"] = self._written[i] = proposal.steps[i]
 
-    def _require_fit(self, gradients: Mapping[str, torch.Tensor]) -> None:
-        """GradientError for gradients that do not fit, RecipeError for parameters that are not in the optimizer."""
+    def _sound(self, flat: Flat) -> bool:
+        """True if gradients that are all in their places can be used as they are, without a look at each."""
+        self._check_frozen()
+        trusted = recorded(flat.places) or self.plan.recipe.nonfinite == TRUST
+        return trusted or not suspects(flat.arrays)
+
+    def _check_frozen(self) -> None:
+        """RecipeError for a parameter that requires gradients, and did not when the optimizer was made."""
         thawed = next((name for name, p in self._frozen.items() if p.requires_grad), None)
         if thawed is not None:
             raise RecipeError(f"{thawed!r} was frozen when the optimizer was made, and is not in it; make a new one")
+
+    def _require_fit(self, gradients: Mapping[str, torch.Tensor]) -> None:
+        """GradientError for gradients that do not fit, RecipeError for parameters that are not in the optimizer."""
+        self._check_frozen()
         check_fit(gradients, self._named, self.plan)
 
     def _check(self, gradients: Mapping[str, torch.Tensor]) -> bool:

@@ -17,9 +17,10 @@ from dualopt.planned import PlannedGroup
 from .distributed.dtensors import is_sharded, local, sharded_like
 from .distributed.layouts import Layout
 from .distributed.wire import Traffic
-from .elementwise import placed
+from .flat import Flat
 from .namespace import EXACT
 from .parameters import Named
+from .placing import placed
 from .route import Update
 
 LINED = ("_lines", "_kept", "_all_kept", "_chosen")  # attributes that are found again where they are missing
@@ -54,6 +55,7 @@ class Remembering(torch.optim.Optimizer):
 
     plan: Plan
     _named: Named
+    _flat: Flat | None  # where parameters and gradients lie end to end; None: where the user put them
     _layout: Layout | None  # over several processes; None: there is this one
 
     @property
@@ -125,7 +127,8 @@ class Remembering(torch.optim.Optimizer):
 
     def _placed(self, planned: PlannedGroup, fresh: Mapping[str, Named]) -> dict[str, Named]:
         """Memories where updates find them, sharded as their parameters are; `fresh`: what this process holds."""
-        found = placed(planned, fresh, {name: local(self._named[name].detach()) for name in fresh})
+        like = {name: local(self._named[name].detach()) for name in fresh}
+        found = placed(planned, fresh, like, flat_storage=self._flat is not None)
         return {n: {key: sharded_like(x, self._named[n]) for key, x in s.items()} for n, s in found.items()}
 
     def _start(self, name: str) -> Named:

@@ -102,8 +102,8 @@ _ELEMENTWISE = (
         "adamw",
         "tiny300",
         (
-            "dualopt", "dualopt, trusted gradients", *_TORCH, "torch-optimi", "pytorch-optimizer", "schedulefree",
-            "optax", "mlx compiled",
+            "dualopt", "dualopt, flat storage", "dualopt, trusted gradients", *_TORCH, "torch-optimi",
+            "pytorch-optimizer", "schedulefree", "optax", "mlx compiled",
         ),
         "torch fused",
     ),
@@ -213,7 +213,8 @@ _MLX = tuple(
     for rule, floor in (("adamw", TWO_STATES), ("lion", ONE_STATE))
 )
 _OVERHEAD = tuple(
-    _case(f"overhead {n}", "adamw", f"python{n}", ("dualopt", *_TORCH), "torch fused") for n in (10, 300, 3000)
+    _case(f"overhead {n}", "adamw", f"python{n}", ("dualopt", "dualopt, flat storage", *_TORCH), "torch fused")
+    for n in (10, 300, 3000)
 )
 SCALES = (1, 3, 10, 30, 100, 300)
 _SCALING = tuple(

@@ -52,6 +52,7 @@ _ALL = (
     OURS,
     _ours("dualopt, no compiler", compiled=False),
     _ours("dualopt, trusted gradients", nonfinite="trust"),
+    _ours("dualopt, flat storage", keywords={"flat": True}),
     _ours("dualopt direct", group={"shrink": "direct", "shrink_half_life": 6931.0}),
     _ours("dualopt cautious", group={"shrink": "cautious", "shrink_half_life": 6931.0}),
     _ours("dualopt corrected", group={"shrink": "corrected", "shrink_half_life": 6931.0}),

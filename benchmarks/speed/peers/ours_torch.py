@@ -16,8 +16,9 @@ from .torch_arrays import Held
 
 def make(task: Task) -> Subject:
     """Options: those of `ours.recipe`, `compiled` as that of the optimizer, and `keywords`, more of its arguments."""
-    held, told, count = Held(task), recipe(task.rule, task.options), counts(task.options)
+    told, count = recipe(task.rule, task.options), counts(task.options)
     keywords = {"compiled": task.options.get("compiled"), **task.options.get("keywords", {})}
+    held = Held(task, stay=bool(keywords.get("flat")))
     after_first = [0]
 
     def start() -> Callable[[], object]:

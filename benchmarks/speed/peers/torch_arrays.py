@@ -18,16 +18,17 @@ MOST_WITHOUT = 2e10  # operations of a step in bfloat16 that are waited for on a
 class Held:
     """The parameters of a task, by name, and gradients that are put into their places before every step.
 
-    With `scratch` the gradients are copied there, for optimizers that write into them.
+    With `scratch` the gradients are copied there, for optimizers that write into them. With `stay` those that an
+    optimizer has moved are left where they are now.
     """
 
-    def __init__(self, task: Task, *, scratch: bool = False) -> None:
+    def __init__(self, task: Task, *, scratch: bool = False, stay: bool = False) -> None:
         dtype = getattr(torch, task.dtype)
         self.named = {name: torch.tensor(x, dtype=dtype).requires_grad_() for name, x in task.parameters()}
         self.gradients = {name: torch.tensor(x, dtype=dtype) for name, x in task.gradients()}
         self._given = {n: g.clone() for n, g in self.gradients.items()} if scratch else self.gradients
         self._pairs = [(x, self._given[n], self.gradients[n]) for n, x in self.named.items()]
-        self._scratch, self._sampled = scratch, task.sampled
+        self._scratch, self._stay, self._sampled = scratch, stay, task.sampled
 
     @property
     def parameters(self) -> list[torch.Tensor]:
@@ -37,7 +38,8 @@ class Held:
         for x, given, clean in self._pairs:
             if self._scratch:
                 given.copy_(clean)
-            x.grad = given
+            if x.grad is None or not self._stay:
+                x.grad = given
 
     def values(self) -> list[Numpy]:
         return looked_at(self.named.values(), self._sampled)
