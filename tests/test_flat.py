@@ -28,10 +28,21 @@ def storages(tensors: Any) -> set[int]:
     return {x.untyped_storage().data_ptr() for x in tensors}
 
 
-@pytest.mark.parametrize(("row", "compiled"), [("lion", False), pytest.param("adamw", True, marks=COMPILED[1].marks)])
-def test_flat_storage_has_the_bits_of_the_exact_tier(row: str, compiled: bool) -> None:
-    exact, flat = made(), made()
-    one, two = Optimizer(exact, recipe(row), tier="exact"), Optimizer(flat, recipe(row), compiled=compiled, flat=True)
+@pytest.mark.parametrize(
+    ("row", "options", "compiled"),
+    [
+        ("lion", {}, False),
+        ("sgdm", {"clip": 0.5, "rounding": "kahan"}, False),
+        ("lion", {"rounding": "stochastic"}, False),
+        ("adamw", {"clip": 0.5, "rounding": "master"}, False),
+        pytest.param("adamw", {}, True, marks=COMPILED[1].marks),
+    ],
+)
+def test_flat_storage_has_the_bits_of_the_exact_tier(row: str, options: dict[str, Any], compiled: bool) -> None:
+    exact, flat, group = made(), made(), recipe(row, **options)
+    tier = "fast" if "clip" in options else "exact"  # a length has other bits in either tier
+    one = Optimizer(exact, group, tier=tier, compiled=None if tier == "exact" else compiled)
+    two = Optimizer(flat, group, compiled=compiled, flat=True)
     for t in range(8):
         for named, opt in ((exact, one), (flat, two)):
             opt.zero_grad(set_to_none=t % 3 == 0)
