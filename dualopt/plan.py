@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from . import cautions
@@ -79,6 +80,11 @@ class Plan:
         if "c_f" in needs:  # squares of all entries are added up
             return min(largest, LARGEST_SQUARED / math.sqrt(max(1, math.prod(view.seen[-2:]))))
         return min(largest, LARGEST_SQUARED if "c_v" in needs else math.inf)
+
+    @cached_property
+    def harmless(self) -> float:
+        """A length up to which any gradient can be worked with; finite in float32."""
+        return min([2.0**127, *(self.largest(name) for name in self.shapes)])
 
     def known(self, name: str) -> None:
         """GradientError for a name that is not a parameter of the plan."""

@@ -713,3 +713,20 @@ def test_huge_gradients_move_spectral_rows():
         p.grad = gradient(p, "huge", 2, scale)
         opt.step()
         assert 1.0 < float(p.detach().norm()) < 3.0
+
+
+@pytest.mark.parametrize(("row", "value"), [("adamw", 1.2 * 2.0**63), ("shampoo", 2.0**62), ("adamw", -1.2 * 2.0**63)])
+def test_what_the_core_finds_too_large_is_refused(row, value):
+    """Also where the sum of squares is still a number."""
+    g = torch.zeros(4, 4)
+    g[1, 2] = value
+    assert torch.linalg.vector_norm(g).square().isfinite()
+    with pytest.raises(NonFiniteError):
+        dualopt.replay({"optimizer": row}, {"w": np.ones((4, 4))}, [{"w": g.numpy()}], 1)
+    w = torch.nn.Parameter(torch.ones(4, 4))
+    opt = dualopt.optimizer({"w": w}, recipe(row))
+    w.grad = g
+    with pytest.raises(NonFiniteError, match="too large to square"):
+        opt.step()
+    w.grad = g.clamp(-(2.0**59), 2.0**59)
+    opt.step()

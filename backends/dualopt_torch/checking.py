@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -36,7 +35,7 @@ def check_fit(gradients: Tensors, parameters: Tensors, plan: Plan) -> None:
 
 def all_finite(gradients: Tensors, plan: Plan) -> bool:
     """False for gradients that the recipe skips; NonFiniteError if it says to raise instead."""
-    bad = [n for n in suspects(gradients) if not _bounded(gradients[n], plan.largest(n))]  # a finite sum may overflow
+    bad = [n for n in suspects(gradients, plan.harmless) if not _bounded(gradients[n], plan.largest(n))]
     if bad and plan.recipe.nonfinite == "raise":
         raise NonFiniteError(
             f"the gradient of {bad[0]!r} holds NaN, infinity or numbers too large to square "
@@ -46,20 +45,20 @@ def all_finite(gradients: Tensors, plan: Plan) -> bool:
     return not bad
 
 
-def suspects(gradients: Tensors) -> list[str]:
-    """The names of gradients whose sum of squares is not finite: it is not if an element is not.
+def suspects(gradients: Tensors, harmless: float) -> list[str]:
+    """The names of gradients longer than `harmless`, which all are that have an entry beyond it, or NaN.
 
-    One transfer per device. Short gradients are joined first, and looked at one by one only if their sum is not finite.
+    One transfer per device. Short gradients are joined first, and looked at one by one only if together too long.
     """
     found: list[str] = []
     buckets = _buckets(tuple([(name, g.numel(), g.dtype, g.device) for name, g in gradients.items()]))
     for device in {g.device for g in gradients.values()}:
         here = [names for names in buckets if gradients[names[0]].device == device]
-        sums = _squares([flat([gradients[name] for name in names]) for names in here])
-        for names, total in zip(here, sums, strict=True):
-            if not math.isfinite(total):
-                alone = _squares([gradients[name] for name in names])
-                found += [name for name, own in zip(names, alone, strict=True) if not math.isfinite(own)]
+        lengths = _lengths([flat([gradients[name] for name in names]) for names in here])
+        for names, length in zip(here, lengths, strict=True):
+            if not length <= harmless:
+                alone = _lengths([gradients[name] for name in names])
+                found += [name for name, own in zip(names, alone, strict=True) if not own <= harmless]
     return sorted(found, key=list(gradients).index) if len(found) > 1 else found
 
 
@@ -69,10 +68,10 @@ def _buckets(arrays: tuple[tuple[str, int, torch.dtype, torch.device], ...]) -> 
     return joined(sizes, {name: (dtype, device) for name, _, dtype, device in arrays})
 
 
-def _squares(tensors: list[torch.Tensor]) -> list[float]:
-    """The sums of squares of tensors on one device."""
+def _lengths(tensors: list[torch.Tensor]) -> list[float]:
+    """The lengths of tensors on one device; infinite where squares overflow."""
     norms = torch._foreach_norm(tensors) if tensors else ()
-    return torch.stack([x.to(torch.float32) for x in norms]).square().tolist() if norms else []
+    return torch.stack([x.to(torch.float32) for x in norms]).tolist() if norms else []
 
 
 def _bounded(g: torch.Tensor, largest: float) -> bool:

@@ -349,7 +349,7 @@ class Optimizer(Watching, Capturing, Evaluating, Adopting):
         """True if gradients that are all in their places can be used as they are, without a look at each."""
         self._check_frozen()
         trusted = recorded(flat.places) or self.plan.recipe.nonfinite == TRUST
-        return trusted or not suspects(flat.arrays)
+        return trusted or not suspects(flat.arrays, self.plan.harmless)
 
     def _check_frozen(self) -> None:
         """RecipeError for a parameter that requires gradients, and did not when the optimizer was made."""
