@@ -21,6 +21,7 @@ import importlib.metadata
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -39,6 +40,7 @@ SHAPES = {
 }
 MATRICES = {name: shape for name, shape in SHAPES.items() if len(shape) > 1}
 WARM = 2
+PATIENCE = 150  # seconds for one line
 TRIM = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # freed arrays leave the process
 
 
@@ -141,7 +143,11 @@ def _mlx(step: Callable[[], object]) -> tuple[float, float]:
 def run(line: Line) -> Bytes | str:
     """In a process of its own; why not, if it does not work."""
     command = [sys.executable, "-m", "benchmarks.memory", "--worker", line.name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **TRIM})
+    told: dict[str, Any] = {"capture_output": True, "text": True, "env": {**os.environ, **TRIM}, "timeout": PATIENCE}
+    try:
+        done = subprocess.run(command, check=False, **told)
+    except subprocess.TimeoutExpired:
+        return f"not three steps within {PATIENCE} s"
     if done.returncode:
         said = done.stderr.strip().splitlines()
         return said[-1] if said else f"stopped with {done.returncode}"
@@ -212,7 +218,7 @@ def main() -> None:
             found[name] = run(line)
             print(name, found[name], file=sys.stderr)
     if told.page:
-        told.page.write_text(page(found, "python -m benchmarks.memory --page docs/memory.md"), encoding="utf-8")
+        told.page.write_text(page(found, "python -m benchmarks.memory " + shlex.join(sys.argv[1:])), encoding="utf-8")
     else:
         print(table(found))
 
