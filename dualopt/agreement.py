@@ -70,5 +70,5 @@ def agreed(wire: Wire, tau: int, find: Callable[[], Found]) -> Found | None:
 
 
 def _digest(proposal: Proposal, tau: int) -> int:
-    seen = repr((proposal.names, proposal.dtau, proposal.steps, tau))
+    seen = repr((sorted(proposal.names), proposal.dtau, proposal.steps, tau))
     return int.from_bytes(hashlib.sha256(seen.encode()).digest()[:7], "big")

@@ -51,8 +51,10 @@ def clipped(
     found = dict(evidence)
     for planned in groups:
         bound, views = planned.group.clip, planned.views
+        if bound is None:
+            continue
         here = {n: widen(evidence[n][GRADIENT]) for n in sorted(views) if n in evidence and views[n].size}
-        if bound is None or not here:
+        if not here:
             continue
         own = [length(xp, views[name].flat(xp, g), 0) for name, g in here.items()]
         norm = length(xp, xp.concat(own, axis=0), 0)

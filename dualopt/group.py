@@ -35,8 +35,8 @@ class Group:
             default three are a stack, and four or more a convolution kernel.
         blocks: how one stored array is cut into several matrices, a `Blocks` or its table (see `blocks`).
         optional: the group may match nothing, and is left out then.
-        rounding: how parameters of half precision are kept between updates (see `rounding`); others are kept as they
-            are under every one of them.
+        rounding: how parameters of half precision are kept between updates (see `rounding`). A group that has one
+            keeps the same beside its float32 parameters; one that has none keeps nothing.
         clip: the largest ‖g‖ over all gradients of the group, which are scaled down to it (see `clipping`); None: any.
     """
 

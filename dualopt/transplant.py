@@ -123,20 +123,24 @@ def rounded(snapshot: Snapshot, recipe: Recipe) -> Snapshot:
     Raises:
         RecipeError: as `Recipe.assign`.
     """
-    group_of = recipe.assign({name: x.shape for name, x in snapshot.parameters.items()})
+    shapes = {name: x.shape for name, x in snapshot.parameters.items()}
+    recipe = recipe.fitted(shapes)
+    group_of = recipe.assign(shapes)
     casts = CASTS["exact"]
     parameters, state = dict(snapshot.parameters), dict(snapshot.state)
-    for name, dtype in snapshot.dtypes.items():
+    halved = {group_of[name] for name in snapshot.dtypes}  # all parameters of such a group are kept alike: see `Plan`
+    for name, weights in snapshot.parameters.items():
         kept = state.get(name, {})
-        if not snapshot.counts.get(name):  # it has no state, and begins with what it is
+        if not snapshot.counts.get(name):  # it begins with what it is
+            state[name] = {}
             continue
-        like = storage.store(parameters[name], _HALF[dtype])
-        x = parameters[name]
+        x = weights
+        like = storage.store(x, _HALF[snapshot.dtypes[name]]) if name in snapshot.dtypes else x
         for one in filter(None, STORAGES.values()):
             if one.keys and kept.keys() >= set(one.keys):
                 x = one.opened(casts.widen, like, kept)
                 kept = {key: s for key, s in kept.items() if key not in one.keys}
-        new = STORAGES[recipe.groups[group_of[name]].rounding]
+        new = STORAGES[recipe.groups[group_of[name]].rounding] if group_of[name] in halved else None
         beside: Mapping[str, Any] = {}
         if new is None or new.random:
             like = casts.narrow(x, like)

@@ -82,7 +82,7 @@ def train(
             per_device_train_batch_size=2,
             gradient_accumulation_steps=2,
             include_num_input_tokens_seen="non_padding",
-            max_grad_norm=0,  # directions have a length of their own: clipping would change nothing but small gradients
+            max_grad_norm=0,  # clipping is on by default; most directions have a length of their own
             lr_scheduler_type=scheduler or "linear",
             eval_strategy="steps",
             eval_steps=3,

@@ -20,7 +20,7 @@ from dualopt.generator import Stream
 from dualopt.namespace import Backend
 from dualopt.recipe import Group, Recipe
 from dualopt.replay import drive
-from dualopt.rounding import LOW, WORD, Kahan, Stochastic, draws, first, key_of_parameter, placed, spread
+from dualopt.rounding import LOW, ROUNDINGS, WORD, Kahan, Stochastic, draws, first, key_of_parameter, placed, spread
 
 Numpy = np.ndarray[Any, Any]
 MODES = ("master", "kahan", "stochastic")
@@ -325,6 +325,33 @@ def test_runs_go_on_under_another_rounding(name: str) -> None:
             other.update(grads[1], 1)
     with pytest.raises(RecipeError, match="no group matches"):
         transplant.rounded(saved, Recipe((Group("lion", match=("w",)),)))
+
+
+def test_another_rounding_of_mixed_groups_with_late_and_left_out_parameters() -> None:
+    """float32 beside bfloat16, no update so far, nothing in it, and a group that matches nothing."""
+    torch = pytest.importorskip("torch")
+    optional = {"name": "none", "optimizer": "sgdm", "match": ["nothing"], "optional": True}
+
+    def run(mode: str) -> tuple[dict[str, Any], Any]:
+        shapes = {"h": (3, 4), "late": (2,), "e": (0, 2), "f": (5,)}
+        kinds = {name: torch.float32 if name == "f" else torch.bfloat16 for name in shapes}
+        named = {n: torch.nn.Parameter(torch.ones(s, dtype=kinds[n])) for n, s in shapes.items()}
+        group = {"optimizer": "adamw", "rounding": mode}
+        return named, dualopt.optimizer(named, {"group": [optional, group]})
+
+    def step(named: dict[str, Any], opt: Any) -> None:
+        for name, p in named.items():
+            p.grad = None if name == "late" else torch.full_like(p, 0.5)
+        opt.step()
+
+    for old in ROUNDINGS:
+        named, opt = run(old)
+        step(named, opt)
+        for new in ROUNDINGS:
+            other, fresh = run(new)
+            fresh.restore(transplant.under(transplant.rounded(opt.snapshot(), fresh.plan.recipe), fresh.plan.recipe))
+            assert all(torch.equal(p, other[name]) for name, p in named.items())
+            step(other, fresh)
 
 
 def test_recipes_say_how() -> None:

@@ -11,6 +11,7 @@ import pytest
 import dualopt
 from dualopt import namespace
 from dualopt.catalog import ENTRIES
+from dualopt.clipping import clipped
 from dualopt.errors import NonFiniteError, RecipeError
 from dualopt.generator import Stream
 from dualopt.namespace import Backend
@@ -294,3 +295,10 @@ def test_what_is_known_of_some_rows() -> None:
     assert {name: _row(name).degree for name in degrees} == degrees
     assert _row("adam_l2", l2=0.1).degree is None
     assert [name for name in degrees if _row(name).unit] == ["lion", "muon", "scionc"]
+
+
+def test_gradients_without_a_bound_are_not_touched():
+    """Not widened either, which would take 4 bytes for each of their entries."""
+    plan = Plan(recipe("adamw", "lion"), {"a.w": (2, 2), "b.w": (3,)})
+    evidence = {"a.w": {"gradient": object()}, "b.w": {"gradient": object()}}
+    assert clipped(np, plan.groups, evidence, widen=None) == evidence

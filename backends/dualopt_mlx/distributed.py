@@ -103,6 +103,8 @@ class Sharing:
     def directed(self, updates: Sequence[Given]) -> dict[str, Directed]:
         """Every parameter that is not empty of these divisible groups; all processes call this with the same."""
         owners = self._assigned(updates)
+        if not owners:  # all are empty
+            return {}
         shapes: dict[str, tuple[int, ...]] = {}
         s: dict[str, Arrays] = {}
         own: dict[str, mx.array] = {}
@@ -195,6 +197,11 @@ def _require_whole(model: Any, plan: Plan) -> None:
                 raise DistributionError(
                     f"{name!r} is a piece of a matrix: it belongs to a {kind}, and no process knows the length of "
                     f"its gradient. Drop clip of group {planned.group.name!r}, or replicate the layer"
+                )
+            if name is not None and planned.row.storage is not None and planned.row.storage.random:
+                raise DistributionError(
+                    f"{name!r} is a piece of a matrix: it belongs to a {kind}, and no process knows the places of its "
+                    f"entries. Choose another rounding for group {planned.group.name!r}, or replicate the layer"
                 )
             if name is not None and not planned.row.local:
                 raise DistributionError(

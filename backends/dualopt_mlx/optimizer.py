@@ -18,8 +18,7 @@ from mlx import nn
 
 from dualopt import cautions
 from dualopt.agreement import agreed
-from dualopt.errors import CountError, GradientError, NonFiniteError, RecipeError, StaleScalarsError
-from dualopt.microbatches import stream_of
+from dualopt.errors import CountError, NonFiniteError, RecipeError, StaleScalarsError
 from dualopt.plan import Plan
 from dualopt.proposal import Proposal
 from dualopt.recipe import Recipe
@@ -137,12 +136,9 @@ class Optimizer(Updating, Evaluating, Adopting):
             EvaluationError: after `eval` without `train`.
             Parameters, state and counts are as they were then, also before an `advance`.
         """
-        if (gradients is None) == (microbatches is None):
-            raise GradientError("an update has either gradients or microbatches")
         tree = tree_of(parameters)
-        self._require_training("update()")
         try:
-            moved = self._moved(tree, gradients if microbatches is None else stream_of(microbatches), samples, count)
+            moved = self._moved(tree, gradients, microbatches, samples, count)
         except Exception:
             self._drop()
             raise
@@ -160,11 +156,11 @@ class Optimizer(Updating, Evaluating, Adopting):
             NonFiniteError, StaleScalarsError: what the last compiled update reports.
             EvaluationError: after `eval` without `train`.
         """
-        self._require_training("advance()")
         self._settle()
         self._drop()
 
         def find() -> tuple[Proposal, Proposal]:
+            self._require_training("advance()")
             everything = self.plan.propose(count, self._shapes)  # filled in all: steps compiled earlier may read others
             chosen = None if names is None else [self._tied.get(name, name) for name in names]
             return everything, everything if chosen is None else self.plan.propose(count, chosen)

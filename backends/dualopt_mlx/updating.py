@@ -11,9 +11,9 @@ from mlx.optimizers import Optimizer as Base
 
 from dualopt.agreement import agreed
 from dualopt.clipping import clipped
-from dualopt.errors import RecipeError, StaleScalarsError
+from dualopt.errors import GradientError, RecipeError, StaleScalarsError
 from dualopt.halves import divisible
-from dualopt.microbatches import Evidence, Folding, measured
+from dualopt.microbatches import Evidence, Folding, measured, stream_of
 from dualopt.plan import Plan
 from dualopt.planned import PlannedGroup
 from dualopt.proposal import Proposal
@@ -51,10 +51,14 @@ class Updating(Base):
     _ready: Proposal | None
     _used: bool
     _watching: Watching
+    _require_training: Any  # of `evaluation`
 
-    def _moved(self, tree: Tree, gradients: object, samples: object, count: int | None) -> Named:
+    def _moved(
+        self, tree: Tree, gradients: Tree | None, microbatches: object, samples: object, count: int | None
+    ) -> Named:
         """The parameters that move; counts, scalars and memories follow."""
         theta: Named = {}
+        xp = EXACT if self.tier == "exact" else FAST
         bad = mx.array(0, mx.int32)
         is_traced = False
 
@@ -79,12 +83,15 @@ class Updating(Base):
         def begin(scalars: Any, stream: str) -> Folding:
             k, memory = self._store.scalars(scalars), self._store.tree["memory"]
             keep = (lambda arrays: None) if is_traced else mx.eval
-            xp = EXACT if self.tier == "exact" else FAST
             return Folding(self.plan, xp, memory.__getitem__, k, stream=stream, keep=keep)
 
         def find() -> tuple[Evidence, Proposal] | None:
+            self._require_training("update()")
+            if (gradients is None) == (microbatches is None):
+                raise GradientError("an update has either gradients or microbatches")
+            given = gradients if microbatches is None else stream_of(microbatches)
             try:
-                return measured(self.plan, gradients, samples, take=take, propose=propose, begin=begin)
+                return measured(self.plan, given, samples, take=take, propose=propose, begin=begin)
             except _BadError as error:
                 self._settle()
                 self._refuse(error.name)
@@ -96,7 +103,6 @@ class Updating(Base):
         if found is None:  # skipped
             self._drop()
             return theta
-        xp = EXACT if self.tier == "exact" else FAST
         evidence, proposal = clipped(xp, self.plan.groups, found[0], working), found[1]
         if sharing is not None and is_traced:
             bad = sharing.worst(bad)

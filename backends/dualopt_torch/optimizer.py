@@ -171,12 +171,12 @@ class Optimizer(Watching, Proposing, Evaluating, Adopting):
             EvaluationError: after `eval` without `train`.
             DistributionError: another process cannot carry out the same update; nothing has changed.
         """
-        self._require_training("step()")
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         if self._stage is not None:
+            self._require_training("step()")
             if microbatches is not None or samples is not None or self._told is not None:
                 raise StaleScalarsError("microbatches are folded by the host: not after opt.capturable()")
             self._on_device(self._stage, count)
@@ -208,6 +208,7 @@ class Optimizer(Watching, Proposing, Evaluating, Adopting):
 
     def _evidence(self, count: int | None, microbatches: object, samples: object) -> tuple[Evidence, Proposal] | None:
         """What this step has measured, and the proposal that it carries out; None: the update is skipped."""
+        self._require_training("step()")
         if self.monitor is not None:
             self._refuse_sharded("a monitor")
         if microbatches is None and samples is None and self._told is not None:

@@ -21,16 +21,22 @@ def whole_vectors(dtypes: Iterable[torch.dtype]) -> Iterator[None]:
     from torch._inductor.codegen import cpp
 
     narrow = [dtype for dtype in dtypes if dtype.itemsize == 2]
-    selecting = getattr(cpp, "TilingSelect", None)  # not an interface: without it loops are as they were
-    if not narrow or selecting is None:
+    selecting = getattr(cpp, "TilingSelect", None)  # not an interface: where it is another, loops are as they were
+    usual = getattr(selecting, "select_tiling", None)
+    if not narrow or usual is None:
         yield
         return
-    usual = selecting.select_tiling
 
-    def select_tiling(self: Any, *loops: Any) -> tuple[Any, ...]:
-        factors, *others = usual(self, *loops)
+    def select_tiling(*loops: Any, **more: Any) -> Any:
+        found = usual(*loops, **more)
+        if not (isinstance(found, tuple) and found and _all_whole_numbers(found[0])):
+            return found
         whole = cpu_vec_isa.pick_vec_isa().nelements(dtype=narrow[0])
-        return [max(whole, factor) for factor in factors], *others
+        return [max(whole, factor) for factor in found[0]], *found[1:]
 
     with mock.patch.object(selecting, "select_tiling", select_tiling):
         yield
+
+
+def _all_whole_numbers(x: object) -> bool:
+    return isinstance(x, list | tuple) and all(isinstance(n, int) for n in x)

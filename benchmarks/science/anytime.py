@@ -151,7 +151,8 @@ def table(swept: Sweeps, courses: Courses) -> str:
         return f"{losses.mean():.3f} ({losses.min():.3f} … {losses.max():.3f})"
 
     tuned = [sweeps.least(swept[cosine(h)]) for h in HORIZONS]
-    steps = [f"{0.016 * sweeps.best_of(swept[cosine(h)]):.3g}" for h in HORIZONS]
+    middle = float(recipe(ADAMW).groups[0].options["step"])
+    steps = [f"{middle * sweeps.best_of(swept[cosine(h)]):.3g}" for h in HORIZONS]
     rows = [["AdamW, a cosine and a step for each", ", ".join(steps), *map(cell, tuned)]]
     last = cosine(HORIZONS[-1])
     rows.append([f"AdamW, the cosine of {HORIZONS[-1]}x", steps[-1], *(cell(at(courses[last], h)) for h in HORIZONS)])

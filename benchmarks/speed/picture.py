@@ -41,7 +41,7 @@ def _figure(width: float, height: float) -> Any:
     from matplotlib.figure import Figure
 
     rcParams["svg.hashsalt"] = "dualopt"  # the same record, the same bytes
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout="tight")
 
 
 def _tidy(axis: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..planned import PlannedGroup
 from ..recursion import Array, Arrays, Namespace, Scalars
+from ..rounding import opened
 from . import measure
 
 States = Mapping[str, Arrays]
@@ -49,7 +50,8 @@ class Measurement:
             view = planned.views[name]
             if not view.size:
                 continue
-            kept, seen = planned.seen(xp, name, state[name]), view.apply(xp, working(x))
+            here, rest = opened(planned.row.storage, working, x, state[name])
+            kept, seen = planned.seen(xp, name, rest), view.apply(xp, here)
             measured = planned.measured(xp, name, {key: working(y) for key, y in evidence[name].items()})
             point = kept["z"] if planned.row.motion.averages else seen
             self._sums[name] = measure.before(xp, planned.row, seen, kept, measured, k[name], point=point)
