@@ -230,6 +230,15 @@ def test_an_unused_advance_is_taken_back_and_a_replay_without_one_is_reported():
     assert snapshot_digest(other[1].snapshot()) == snapshot_digest(opt.snapshot())
 
 
+def test_steps_outside_of_graphs_need_no_advance():
+    (model, opt), (twin, held) = pair(ADAMW)
+    for t, count in enumerate(COUNTS):
+        trained_with_count(model, opt, batch(t), count)
+        trained_with_count(twin, held, batch(t), count)
+    assert snapshot_digest(held.snapshot()) == snapshot_digest(opt.snapshot())
+    assert held.snapshot().counts == opt.snapshot().counts
+
+
 def test_what_a_graph_refers_to_may_not_move():
     """Other parameters, other cohorts, or memories that a checkpoint has replaced: the graph is of none of these."""
     _, (twin, held) = pair(ADAMW)

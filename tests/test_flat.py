@@ -17,8 +17,10 @@ from .test_elementwise import COMPILED, SHAPES, bits, give, missing, parameters,
 
 
 def made() -> dict[str, Any]:
-    """Short and long, empty and 0-d, of two types, and one that is no dense stretch in the order of its indices."""
-    named = parameters({name: shape for name, shape in SHAPES.items() if name != "longer"})
+    """Short and long, empty and 0-d, of two types, and two that are no dense stretch in the order of their indices, one
+    of them the first of all."""
+    named: dict[str, Any] = {"s": torch.nn.Parameter(parameters({"s": (4, 3)})["s"].detach().t())}
+    named |= parameters({name: shape for name, shape in SHAPES.items() if name != "longer"})
     named |= {f"h{i}": x for i, x in enumerate(parameters({"a": (5, 3), "b": (4,)}, torch.bfloat16).values())}
     named["t"] = torch.nn.Parameter(parameters({"t": (6, 5)})["t"].detach().t())
     return named

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections import deque
 from collections.abc import Mapping
 from itertools import pairwise
@@ -325,6 +326,26 @@ def test_runs_go_on_under_another_rounding(name: str) -> None:
             other.update(grads[1], 1)
     with pytest.raises(RecipeError, match="no group matches"):
         transplant.rounded(saved, Recipe((Group("lion", match=("w",)),)))
+
+
+def test_nothing_of_past_updates_is_kept() -> None:
+    """Neither places of other combinations of gradients, nor the gradients that a master has met."""
+    torch = pytest.importorskip("torch")
+    from dualopt_torch import Optimizer
+
+    for mode in ("stochastic", "master", "kahan"):
+        named = {f"p{i}": torch.nn.Parameter(torch.ones(100 + i, dtype=torch.bfloat16)) for i in range(6)}
+        opt = Optimizer(named, Recipe((Group("adamw", rounding=mode),)))
+        met = []
+        for t in range(12):
+            for i, p in enumerate(named.values()):
+                p.grad = torch.ones_like(p) if t == 0 or (t * 7 >> i) & 1 else None
+                met += [weakref.ref(p.grad)] if p.grad is not None else []
+            opt.step()
+        opt.zero_grad()
+        assert not [one for one in met if one() is not None], mode
+        places = opt._execute._storing.closing._places
+        assert sum(x.numel() for x in places.values()) <= sum(p.numel() for p in named.values())
 
 
 def test_another_rounding_of_mixed_groups_with_late_and_left_out_parameters() -> None:

@@ -25,6 +25,7 @@ from dualopt.plan import Plan
 from dualopt.proposal import Proposal
 from dualopt.recipe import TRUST
 
+from .checking import bounded
 from .distributed.layouts import Layout
 from .execute import Executor, capturing
 from .kernels import working
@@ -49,6 +50,7 @@ class Stage:
         self.control = torch.zeros(3, dtype=torch.int64, device=device)
         self.scalars: dict[str, OnDevice] = {}
         self.lines: list[Line] = []
+        self.used = False  # a step outside of graphs has carried out what was filled in
         self.recorded = False  # a graph refers to the tensors that are here now
         self._cohorts: tuple[tuple[str, ...], ...] = ()
 
@@ -63,7 +65,7 @@ class Stage:
             made = [(c.names, OnDevice(tuple(c.scalars), like[c.names[0]])) for c in proposal.cohorts]
             self.scalars = {name: k for names, k in made for name in names}
             self._cohorts = tuple(cohort.names for cohort in proposal.cohorts)
-        self.lines = lines
+        self.lines, self.used = lines, False
         for cohort in proposal.cohorts:
             vector = self.scalars[cohort.names[0]].vector
             vector.copy_(torch.tensor(list(cohort.scalars.values()), dtype=vector.dtype))
@@ -93,6 +95,7 @@ class Capturing(Microbatches):
 
     _stage: Stage | None = None
     _ready: Proposal | None
+    _captured: bool
     _before: tuple[dict[str, int], dict[str, dict[str, float]]]
     _layout: Layout | None
     _execute: Executor
@@ -102,8 +105,8 @@ class Capturing(Microbatches):
         """From now on `step` reads scalars from the device and nothing from it, so that CUDA graphs can be made of it.
 
         Call `advance(count)` before every step and every replay, on the stream that they run on. Captured steps are of
-        one device and one process; take some steps outside of a graph first, as with any capture. Memories of all
-        parameters begin now. Call it again before another capture.
+        one device and one process; take some steps outside of a graph first, as with any capture. Call it again before
+        another capture.
 
         Raises:
             DistributionError: updates of several processes, which agree on each by the host.
@@ -116,6 +119,7 @@ class Capturing(Microbatches):
             raise RecipeError(f"a captured step is of one device, parameters are on {sorted(map(str, devices))}")
         self._settle()
         self._roll_back()
+        self._captured = False
         self._stage = Stage(devices.pop())
         flat = self._execute.flat_storage
         self._execute = Executor(self.tier, self._execute.compiled, launched=False, flat_storage=flat)
@@ -137,9 +141,13 @@ class Capturing(Microbatches):
             self._stage.fill(proposal, lines)
 
     def _on_device(self, stage: Stage, count: int | None) -> None:
-        """One update by what lies on the device. Nothing is read: what is wrong with arrays the next `advance` says."""
+        """One update by what lies on the device. Captured, it reads nothing: the next `advance` says what was wrong."""
+        if stage.used and not capturing():
+            self._settle()
         gradients, ready = self._present(), self._ready
         self._require_fit(gradients)
+        if not gradients:
+            raise GradientError("no parameter has a gradient: call step() after backward()")
         if capturing():
             if ready is None or set(ready.names) != set(gradients):
                 raise StaleScalarsError(
@@ -157,6 +165,7 @@ class Capturing(Microbatches):
         gradients = {name: gradients[name] for name in self._ready.names}
         evidence = clipped(self._execute.xp, self.plan.groups, single(self.plan, gradients), working)
         trusts = self.plan.recipe.nonfinite == TRUST
+        stage.used = not capturing()
         ok = stage.consume(stage.control.new_zeros(()) if trusts else first_bad(gradients, self.plan))
         for line in stage.lines:
             arrays = [*line.theta.values(), *(x for s in line.state.values() for x in s.values())]
@@ -207,7 +216,5 @@ class Capturing(Microbatches):
 
 def first_bad(gradients: Mapping[str, torch.Tensor], plan: Plan) -> torch.Tensor:
     """0-d: the place of the first gradient that is not finite, or too large to square, from 1; 0 without any."""
-    if not gradients:
-        raise GradientError("no parameter has a gradient: call step() after backward()")
-    bad = torch.stack([~(torch.isfinite(g) & (g.abs() <= plan.largest(name))).all() for name, g in gradients.items()])
+    bad = torch.stack([~bounded(g, plan.largest(name)) for name, g in gradients.items()])
     return torch.where(bad.any(), bad.to(torch.int64).argmax() + 1, 0)

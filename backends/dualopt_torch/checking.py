@@ -35,7 +35,7 @@ def check_fit(gradients: Tensors, parameters: Tensors, plan: Plan) -> None:
 
 def all_finite(gradients: Tensors, plan: Plan) -> bool:
     """False for gradients that the recipe skips; NonFiniteError if it says to raise instead."""
-    bad = [n for n in suspects(gradients, plan.harmless) if not _bounded(gradients[n], plan.largest(n))]
+    bad = [n for n in suspects(gradients, plan.harmless) if not bounded(gradients[n], plan.largest(n))]
     if bad and plan.recipe.nonfinite == "raise":
         raise NonFiniteError(
             f"the gradient of {bad[0]!r} holds NaN, infinity or numbers too large to square "
@@ -74,6 +74,6 @@ def _lengths(tensors: list[torch.Tensor]) -> list[float]:
     return torch.stack([x.to(torch.float32) for x in norms]).tolist() if norms else []
 
 
-def _bounded(g: torch.Tensor, largest: float) -> bool:
-    """True if every element is finite and at most `largest` in magnitude."""
-    return bool((torch.isfinite(g) & (g.abs() <= largest)).all())
+def bounded(g: torch.Tensor, largest: float) -> torch.Tensor:
+    """0-d: whether every element is finite and at most `largest` in magnitude."""
+    return (torch.isfinite(g) & (g.abs() <= largest)).all()

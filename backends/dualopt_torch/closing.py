@@ -55,7 +55,7 @@ class Closing:
         self.compiled = compiled
         self._scalar_tensor = scalar_tensor
         self._at: dict[tuple[str, int, torch.device], torch.Tensor] = {}
-        self._places: dict[tuple[tuple[str, int, int], ...], torch.Tensor] = {}
+        self._places: dict[tuple[str, int, int, torch.device], torch.Tensor] = {}
 
     def __call__(self, storage: Storage, slot: tuple[object, ...], k: Scalars, parts: Sequence[Closed]) -> None:
         """Store tensors of one device, one type and one set of scalars, whose word has its place in `slot`."""
@@ -85,6 +85,9 @@ class Closing:
         compiles = part.x.numel() >= COMPILE_FROM if self.compiled is None else self.compiled
         if storage.random and compiles:
             _kernel(storage, tuple((x.dtype, x.device) for x in arrays))(self._at[at], word, *arrays)
+            torch.autograd.graph.increment_version(
+                [part.theta, *part.kept.values()]
+            )  # as every in-place operation does
         elif storage.random:
             _store(storage, FAST, self._at[at], word, *arrays)
         else:  # compilers leave out a cast to a narrow type and back, which is what Kahan's c is made of
@@ -94,17 +97,22 @@ class Closing:
     def _short(self, storage: Storage, parts: Sequence[Closed], word: torch.Tensor) -> None:
         if not parts:
             return
-        which = tuple((part.name, part.start, part.x.numel()) for part in parts)
-        if storage.random and which not in self._places:
-            index = casts(parts[0].x.device).index
-            own = [placed(index(first(start), n), key_of_parameter(name)) for name, start, n in which]
-            self._places[which] = torch.cat(own)
+        sizes = [part.x.numel() for part in parts]
+        places = flat([self._placed(part) for part in parts]) if storage.random else None
         x = flat([part.x.reshape(-1) for part in parts])
         stored = [[part.theta, *part.kept.values()] for part in parts]
-        found = _rounded(storage, FAST, x, parts[0].theta, self._places.get(which), word)
+        found = _rounded(storage, FAST, x, parts[0].theta, places, word)
         for tensors, new in zip(zip(*stored, strict=True), found, strict=True):
-            parts_of = zip(torch.split(new, [n for _, _, n in which]), tensors, strict=True)
+            parts_of = zip(torch.split(new, sizes), tensors, strict=True)
             torch._foreach_copy_(list(tensors), [piece.reshape(old.shape) for piece, old in parts_of])
+
+    def _placed(self, part: Closed) -> torch.Tensor:
+        """The places of a short part: made once for each, whichever others it is stored with."""
+        at = part.name, part.start, part.x.numel(), part.x.device
+        if at not in self._places:
+            index = casts(part.x.device).index(first(part.start), part.x.numel())
+            self._places[at] = placed(index, key_of_parameter(part.name))
+        return self._places[at]
 
 
 def _rounded(

@@ -38,6 +38,10 @@ class Elementwise:
         self._scalar_tensor = scalar_tensor
         self._laid: dict[str, Laid] = {}
 
+    def forget(self, group: str) -> None:
+        """Let go of the parameters of a group that were widened for one update."""
+        self._laid.pop(group, None)
+
     def __call__(self, update: Update) -> Collection[str]:
         """Update every parameter whose elements lie in memory as those of its state do."""
         group, theta = update.planned.group.name, update.theta
@@ -65,8 +69,11 @@ class Laid:
         self.theta, self.row = update.theta, update.planned.row
         sizes = sum(x.numel() for x in self.theta.values())
         self.compiles = compiles if compiles is not None else sizes >= COMPILE_FROM
-        self.buckets = [Long(names[0]) if len(names) == 1 else Short(names) for names in buckets(self.theta)]
-        self.stretches = [Stretch(names) for names in buckets(self.theta, whole=True)] if flat_storage else []
+        whole = buckets(self.theta, whole=True) if flat_storage else ()
+        of = [{name: self.theta[name] for name in names} for names in whole] if flat_storage else [self.theta]
+        cut = chain.from_iterable(map(buckets, of))  # each of one stretch
+        self.buckets = [Long(names[0]) if len(names) == 1 else Short(names) for names in cut]
+        self.stretches = [Stretch(names) for names in whole]
         self._kernels: dict[tuple[Any, ...], Kernel] = {}
         self._buffers: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
 

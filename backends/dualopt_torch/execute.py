@@ -79,9 +79,10 @@ class Executor:
         closing = Closing(self.compiled if tier == "fast" else False, self.scalar_tensor)
         self._storing = Storing(tier == "fast", closing)
         launches = launched and tier == "fast" and torch.cuda.is_available() and installed()
+        self._elementwise = Elementwise(tier, self.compiled, self.scalar_tensor, flat_storage=flat_storage)
         self._routes: tuple[Route, ...] = (
             *((MultiTensor(),) if launches else ()),
-            Elementwise(tier, self.compiled, self.scalar_tensor, flat_storage=flat_storage),
+            self._elementwise,
             *((Spectral(),) if tier == "fast" else ()),
             self._recursion,
         )
@@ -122,10 +123,13 @@ class Executor:
         """One update of several groups, in place."""
         with true_float32():
             for update in updates:
-                if update.planned.row.storage is None:
+                storage = update.planned.row.storage
+                if storage is None:
                     self._routed(update)
-                else:
-                    self._storing(update, self._routed)
+                    continue
+                self._storing(update, self._routed)
+                if not storage.anchored:
+                    self._elementwise.forget(update.planned.group.name)
 
     def _routed(self, update: Update) -> None:
         for route in self._routes:

@@ -27,7 +27,7 @@ from .adopting import Adopting
 from .checking import all_finite, check_fit, suspects
 from .distributed.dtensors import gradient_pieces
 from .distributed.execute import Divided
-from .distributed.joining import Share, joined
+from .distributed.joining import Share, joined, parallel_of
 from .evaluation import Evaluating
 from .execute import Executor, recorded
 from .flat import Flat
@@ -86,8 +86,9 @@ class Optimizer(Watching, Proposing, Evaluating, Adopting):
         shapes = {name: tuple(p.shape) for name, p in self._named.items()}
         self.plan = Plan(recipe, shapes, float64=_all_double(found), dtypes=self.dtypes)
         self.tier = tier
+        self._require_clippable()
         self._layout = joined(model, self._named, self.plan, share)
-        if flat and (self._layout is not None or isinstance(model, torch.nn.parallel.DistributedDataParallel)):
+        if flat and (self._layout is not None or parallel_of(model) is not None):
             raise DistributionError("flat = True: wrappers over several processes lay out gradients in their own way")
         self._flat = Flat(self._named, self.plan) if flat else None
         self._execute = (
@@ -223,6 +224,14 @@ class Optimizer(Watching, Proposing, Evaluating, Adopting):
                 return whole, self._proposal(self._flat.places, count)
         given = self._present() if microbatches is None else stream_of(microbatches)
         return self._streamed(given, samples, lambda named: self._proposal(named, count))
+
+    def _require_clippable(self) -> None:
+        """RecipeError for a group with `clip` on several devices: the length of its gradient is computed on one."""
+        for planned in self.plan.groups:
+            if planned.group.clip is not None and len({self._named[name].device for name in planned.names}) > 1:
+                raise RecipeError(
+                    f"group {planned.group.name!r}: clip is of gradients on one device; make a group for each device"
+                )
 
     def _sound(self, flat: Flat) -> bool:
         """True if gradients that are all in their places can be used as they are, without a look at each."""

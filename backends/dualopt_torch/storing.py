@@ -77,7 +77,7 @@ class Storing:
 
     def __init__(self, fast: bool, closing: Closing) -> None:
         self.fast, self.closing = fast, closing
-        self._anchored: dict[str, tuple[Tensors, Opened]] = {}
+        self._anchored: dict[str, tuple[Tensors, tuple[Tensors, Mapping[str, Tensors]]]] = {}
 
     def __call__(self, update: Update, run: Callable[[Update], None]) -> None:
         """Carry out an update; `run` does so in place on float32 tensors."""
@@ -102,13 +102,12 @@ class Storing:
     def _masters(self, update: Update, storage: Storage) -> Opened:
         """All of them. They stay the same objects as long as the parameters do, which is what kernels are kept by."""
         group = update.planned.group.name
-        of, opened = self._anchored.get(group, (None, None))
+        of, kept = self._anchored.get(group, (None, None))
         fresh = self.whole(update, {})
-        if of is not update.theta or opened is None:
-            self._anchored[group] = update.theta, fresh
-            return fresh
-        kept = opened.update
-        fresh.update = Update(update.planned, kept.theta, kept.state, fresh.update.evidence, fresh.update.k)
+        if of is not update.theta or kept is None:
+            kept = fresh.update.theta, fresh.update.state
+            self._anchored[group] = update.theta, kept  # and no evidence: gradients are not kept alive
+        fresh.update = Update(update.planned, *kept, fresh.update.evidence, fresh.update.k)
         return fresh
 
     def _together(self, update: Update, storage: Storage) -> Iterator[list[Part]]:

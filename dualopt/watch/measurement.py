@@ -67,7 +67,11 @@ class Measurement:
                 self._sums[name] |= sums
 
     def _point(self, planned: PlannedGroup, theta: Array, state: Arrays) -> Array:
-        return state["z"] if planned.row.motion.averages else theta
+        """What moves: θ as it is stored, or where its storage keeps more, all of it."""
+        if planned.row.motion.averages:
+            return state["z"]
+        storage = planned.row.storage
+        return theta if storage is None else storage.opened(self._library.working, theta, state)
 
     @property
     def layout(self) -> tuple[tuple[str, str], ...]:

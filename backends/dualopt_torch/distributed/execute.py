@@ -85,6 +85,7 @@ class Divided(Executor):
         self._opened([*(u for u in here if u.planned.row.storage is None), *(o.update for o in opened)])
         for one in opened:
             one.close(self._storing.closing)
+            self._elementwise.forget(one.update.planned.group.name)
 
     def _opened(self, here: Sequence[Update]) -> None:
         """These updates, on tensors that need not be stored otherwise."""

@@ -42,7 +42,7 @@ def joined(
         mesh, i = axis
         everybody = dist.group.WORLD if mesh.size() == dist.get_world_size() else None
         return Sharded(Wire(mesh.get_group(i), device, everybody), named)
-    parallel = _parallel(model)
+    parallel = parallel_of(model)
     if share is False or (share is None and parallel is None) or not divides(plan):
         return None
     if len({x.device for x in named.values()}) > 1:
@@ -61,7 +61,9 @@ def joined(
     return Replicated(Wire(group, device), named)
 
 
-def _parallel(model: torch.nn.Module | Mapping[str, torch.Tensor]) -> torch.nn.parallel.DistributedDataParallel | None:
+def parallel_of(
+    model: torch.nn.Module | Mapping[str, torch.Tensor],
+) -> torch.nn.parallel.DistributedDataParallel | None:
     """The wrapper that keeps the parameters of all processes equal; None if there is none."""
     if isinstance(model, torch.nn.Module):
         model = model._modules.get("_orig_mod") or model  # of torch.compile
