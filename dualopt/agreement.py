@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from .errors import DistributionError, NonFiniteError
@@ -17,6 +18,22 @@ from .proposal import Proposal
 CARRY_OUT, SKIP, NONFINITE, REFUSE = range(4)  # the largest is what all do
 
 Found = TypeVar("Found", bound=tuple[Any, Proposal] | None)
+
+
+@dataclass
+class Traffic:
+    """What one process has taken part in. What is compiled counts once, when it is traced, and repeats it.
+
+    Attributes:
+        sent, received: bytes of arrays, without those that it keeps for itself.
+        decided: bytes of decisions, which do not depend on the model.
+        collectives: how many calls.
+    """
+
+    sent: int = 0
+    received: int = 0
+    decided: int = 0
+    collectives: int = 0
 
 
 class Wire(Protocol):

@@ -22,6 +22,7 @@ import mlx.core as mx
 from mlx import nn
 
 from dualopt import halves
+from dualopt.agreement import Traffic
 from dualopt.assignment import assign
 from dualopt.errors import DistributionError
 from dualopt.executor import stored
@@ -37,22 +38,6 @@ from .parameters import working
 Arrays = dict[str, mx.array]
 Moved = dict[str, tuple[mx.array, Arrays]]
 WORD = 4  # bytes: u is float32
-
-
-@dataclass
-class Traffic:
-    """What one process has taken part in, counted when an update is made or traced: a compiled one repeats it.
-
-    Attributes:
-        sent, received: bytes of arrays, without those that it keeps for itself.
-        decided: bytes of decisions, which do not depend on the model.
-        collectives: how many calls.
-    """
-
-    sent: int = 0
-    received: int = 0
-    decided: int = 0
-    collectives: int = 0
 
 
 @dataclass(frozen=True)

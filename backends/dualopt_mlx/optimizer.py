@@ -17,7 +17,7 @@ import mlx.core as mx
 from mlx import nn
 
 from dualopt import cautions
-from dualopt.agreement import agreed
+from dualopt.agreement import Traffic, agreed
 from dualopt.errors import CountError, NonFiniteError, RecipeError, StaleScalarsError
 from dualopt.plan import Plan
 from dualopt.proposal import Proposal
@@ -26,7 +26,7 @@ from dualopt.watch import Monitor
 
 from .adopting import Adopting
 from .compiling import guarded
-from .distributed import Traffic, joined
+from .distributed import joined
 from .evaluation import Evaluating
 from .execute import can_compile, executor_of
 from .parameters import (

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
+from dualopt.agreement import Traffic
 from dualopt.errors import DistributionError
 from dualopt.plan import Plan
 from dualopt.planned import PlannedGroup
 
 from .distributed.dtensors import is_sharded, local, sharded_like
 from .distributed.layouts import Layout
-from .distributed.wire import Traffic
 from .flat import Flat
 from .namespace import EXACT
 from .parameters import Named

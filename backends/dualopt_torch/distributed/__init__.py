@@ -7,7 +7,8 @@ execute.py     one update over all processes
 gathering.py   a snapshot of everything, on one process
 """
 
+from dualopt.agreement import Traffic
+
 from .gathering import gathered
-from .wire import Traffic
 
 __all__ = ["Traffic", "gathered"]

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from dualopt.agreement import Traffic
 from dualopt.errors import DistributionError
-
-
-@dataclass
-class Traffic:
-    """What one process has taken part in.
-
-    Attributes:
-        sent, received: bytes of arrays, without those that it keeps for itself.
-        decided: bytes of decisions, which do not depend on the model.
-        collectives: how many calls.
-    """
-
-    sent: int = 0
-    received: int = 0
-    decided: int = 0
-    collectives: int = 0
 
 
 class Flight:
